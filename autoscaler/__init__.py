@@ -1,0 +1,1 @@
+"""How many engines a model should have: pure functions from a snapshot to a decision."""

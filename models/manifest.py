@@ -1,0 +1,173 @@
+"""The manifest: the YAML that says what a model is; nothing of where or whether it runs."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from models.errors import ManifestError
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
+Source = Annotated[str, Field(pattern=r"^(builtin|file|hf)://.+$", max_length=1024)]
+EngineArgument = str | int | float | bool
+
+
+class Strict(BaseModel):
+    """Unknown keys are refused; an accepted manifest never changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class EngineSpec(Strict):
+    """How vLLM runs the model."""
+
+    max_model_len: int | None = Field(default=None, ge=16, le=10_485_760)
+    """Longest sequence in tokens, prompt and completion together; by default the model's limit."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type of the weights and activations."""
+    quantization: str | None = None
+    """vLLM's name of the quantization method, where the weights do not say it themselves."""
+    max_num_seqs: int = Field(default=64, ge=1, le=4096)
+    """Slots: sequences that one engine runs at once."""
+    kv_cache_gib: float | None = Field(default=None, gt=0, le=4096)
+    """KV cache of one engine in GiB; by default 0.0625 on a CPU, on a GPU what vLLM finds free."""
+    enforce_eager: bool | None = None
+    """Skip compilation; if not given, true on a CPU and false on a GPU."""
+    tool_parser: str | None = None
+    """vLLM's tool-call parser; switches automatic tool choice on."""
+    reasoning_parser: str | None = None
+    """vLLM's reasoning parser."""
+    spawn: Literal["auto", "fork", "exec"] = "auto"
+    """How the launcher starts the engine: as a fork of itself, or executed anew."""
+    args: dict[str, EngineArgument] = Field(default_factory=dict)
+    """Further vLLM arguments by their long name without dashes, as `{"swap_space": 4}`."""
+
+    @model_validator(mode="after")
+    def _leaves_ours_alone(self) -> Self:
+        taken = {
+            "model", "host", "port", "uds", "api_key", "served_model_name", "tensor_parallel_size",
+            "pipeline_parallel_size", "middleware", "root_path", "ssl_keyfile", "ssl_certfile",
+            "config", "max_model_len", "dtype", "quantization", "max_num_seqs", "enforce_eager",
+            "kv_cache_memory_bytes", "tool_call_parser", "reasoning_parser", "trust_remote_code",
+        }  # fmt: skip
+        for name in self.args:
+            plain = name.lstrip("-").replace("-", "_")
+            if plain in taken:
+                raise ValueError(f"args.{name} is set by Penstock; use the manifest's own field")
+        return self
+
+
+class ResourcesSpec(Strict):
+    """What one engine needs of a machine."""
+
+    accelerator: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")] = "cpu"
+    """`cpu`, or the accelerator's name in lower case: `h200`, `gb200`, `h100`, `a100`, ..."""
+    gpus: int = Field(default=0, ge=0, le=64)
+    """Accelerators of one engine; 0 on a CPU."""
+    tensor_parallel: int = Field(default=1, ge=1, le=64)
+    """Ranks over which each layer is split."""
+    pipeline_parallel: int = Field(default=1, ge=1, le=64)
+    """Stages over which the layers are split."""
+    memory_gib: float = Field(default=2.0, gt=0, le=8192)
+    """Host memory of one engine in GiB: its start is refused where less is free."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.accelerator == "cpu":
+            if self.gpus:
+                raise ValueError("gpus must be 0 where accelerator is cpu")
+        elif self.gpus == 0:
+            raise ValueError(f"gpus must be at least 1 where accelerator is {self.accelerator}")
+        elif self.tensor_parallel * self.pipeline_parallel > self.gpus:
+            ranks = self.tensor_parallel * self.pipeline_parallel
+            raise ValueError(
+                f"tensor_parallel x pipeline_parallel = {ranks} ranks, but gpus is {self.gpus}"
+            )
+        return self
+
+    @property
+    def pool(self) -> str:
+        """Name of the pool whose hosts have this shape: `cpu`, `h200x1`, `h200x8`, ..."""
+        return "cpu" if self.accelerator == "cpu" else f"{self.accelerator}x{self.gpus}"
+
+
+class ScalingSpec(Strict):
+    """How many engines the model has, and when."""
+
+    min: int = Field(default=0, ge=0, le=1000)
+    """Engines that run even when nobody asks."""
+    max: int = Field(default=1, ge=1, le=1000)
+    """Engines that run at most."""
+    idle_timeout_s: float = Field(default=300.0, ge=0.5, le=604_800)
+    """Seconds without a request after which the model goes down to `min`."""
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min ({self.min}) must not be above max ({self.max})")
+        return self
+
+
+class Manifest(Strict):
+    """One model, as an operator writes it down."""
+
+    apiVersion: Literal["penstock/v1"] = "penstock/v1"
+    """Version of this format."""
+    kind: Literal["Model"] = "Model"
+    """What the document describes."""
+    name: Name
+    """The name that tenants call: lower-case letters, digits, `.`, `_` and `-`, at most 63."""
+    source: Source
+    """Where the weights are: `builtin://guide`, `file:///folder`, `hf://org/name@revision`."""
+    engine: EngineSpec = EngineSpec()
+    """How vLLM runs the model."""
+    resources: ResourcesSpec = ResourcesSpec()
+    """What one engine needs of a machine."""
+    scaling: ScalingSpec = ScalingSpec()
+    """How many engines the model has, and when."""
+
+
+def parse_manifest(document: Any) -> Manifest:
+    """Validates one manifest given as plain data.
+
+    Raises:
+        ManifestError: Naming the first field at fault in `param`, and all of them in the message.
+    """
+    if not isinstance(document, dict):
+        raise ManifestError("a manifest must be a mapping of fields to values")
+    try:
+        return Manifest.model_validate(document)
+    except ValidationError as exc:
+        faults = [
+            (".".join(str(part) for part in fault["loc"]) or "manifest", fault["msg"])
+            for fault in exc.errors(include_url=False, include_context=False, include_input=False)
+        ]
+        message = "; ".join(f"{field}: {reason}" for field, reason in faults)
+        raise ManifestError(message, param=faults[0][0]) from exc
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Reads one manifest from a YAML file.
+
+    Raises:
+        ManifestError: If the file cannot be read, is not YAML, holds more than one document,
+            or is not a valid manifest.
+    """
+    try:
+        documents = [d for d in yaml.safe_load_all(path.read_text("utf-8")) if d is not None]
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ManifestError(
+            f"cannot read {path}", hint="check the path and its permissions"
+        ) from exc
+    except yaml.YAMLError as exc:
+        raise ManifestError(f"{path} is not valid YAML: {_first_line(exc)}") from exc
+    if len(documents) != 1:
+        raise ManifestError(f"{path} holds {len(documents)} documents; one manifest is expected")
+    return parse_manifest(documents[0])
+
+
+def _first_line(exc: yaml.YAMLError) -> str:
+    mark = getattr(exc, "problem_mark", None)
+    problem = getattr(exc, "problem", None) or "unreadable"
+    return f"{problem} in line {mark.line + 1}" if mark is not None else str(problem)

@@ -1,0 +1,1 @@
+"""The running platform: gateway, controller, engines and the command line."""

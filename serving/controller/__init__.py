@@ -1,0 +1,1 @@
+"""The registry of models and the binding of engines to hosts."""

@@ -1,0 +1,1 @@
+"""The tenants' door: keys, queue, routing, and the bytes of every answer."""

@@ -1,0 +1,245 @@
+"""What gateway, controller and hosts say to each other: the messages of `/internal/v1`.
+
+Every message ignores fields it does not know, so that two neighbouring versions can talk.
+Times are Unix seconds unless a name says otherwise; a duration ends in `_s`.
+
+    gateway ⇄ controller   GET  routes?after=V         long poll -> RoutesDelta
+                           GET  identities?after=V     long poll -> IdentitiesDelta
+                           POST demand                 DemandReport -> DemandReply
+    host ⇄ controller      POST hosts/register         HostRegistration -> HostAdmission
+                           GET  hosts/{id}/assignment?after=V   long poll -> Assignment
+                           POST hosts/{id}/report      HostReport -> HostAdmission
+
+A long poll answers at once if the caller's version is not the current one, else when something
+changes or after POLL_S with an unchanged version. Versions only grow, over restarts too.
+"""
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.manifest import Manifest
+
+POLL_S = 20.0
+"""A long poll is answered after this time even if nothing changed."""
+
+DEMAND_INTERVAL_S = 0.25
+"""Gateways report demand this often, and at once for a model with no ready endpoint."""
+
+REPORT_INTERVAL_S = 1.0
+"""Hosts report this often, and at once when their engine changes."""
+
+
+class Message(BaseModel):
+    """Base of all messages: immutable, and deaf to fields of a newer peer."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+
+class ModelState(StrEnum):
+    """What a tenant or operator can expect of a model."""
+
+    ASLEEP = "asleep"  # no engine; the next request wakes it
+    WAKING = "waking"  # an engine starts, none is ready
+    READY = "ready"  # as many engines as wanted
+    DEGRADED = "degraded"  # some engines, fewer than wanted
+    FAILED = "failed"  # engines do not start; an operator has to look
+
+
+class EnginePhase(StrEnum):
+    """Where an engine is between its birth and its end."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+class StartPhase(StrEnum):
+    """Phases of a cold start, in order; each is marked when it is reached."""
+
+    DEMAND_SEEN = "demand_seen"
+    DECIDED = "decided"
+    BOUND = "bound"
+    FORKED = "forked"
+    WEIGHTS = "weights"
+    ENGINE_READY = "engine_ready"
+    PROBED = "probed"
+    ROUTED = "routed"
+    FIRST_TOKEN = "first_token"  # noqa: S105, no password
+
+
+class PhaseMark(Message):
+    """One phase of a cold start was reached."""
+
+    phase: StartPhase
+    at: float
+
+
+# --- gateway <- controller: routes ------------------------------------------------------------
+
+
+class EndpointRoute(Message):
+    """A ready engine that a gateway may send requests to."""
+
+    engine_id: str
+    url: str
+    """Base URL without a path, as `http://127.0.0.1:41234`."""
+    token: str = Field(repr=False)
+    """Bearer token that every route of this engine asks for."""
+    revision: int
+    slots: int
+    """Sequences that the engine runs at once (max_num_seqs)."""
+
+
+class ModelRoute(Message):
+    """One model as gateways see it."""
+
+    name: str
+    state: ModelState
+    reason: str = ""
+    """Why the model is in this state; safe to show to a tenant."""
+    created: int
+    """Unix seconds of the first deploy, for `/v1/models`."""
+    max_model_len: int | None = None
+    endpoints: tuple[EndpointRoute, ...] = ()
+
+
+class RoutesDelta(Message):
+    """Changes of the routing table since `after`; all of it where `full`."""
+
+    version: int
+    full: bool
+    models: tuple[ModelRoute, ...] = ()
+    removed: tuple[str, ...] = ()
+
+
+# --- gateway <- controller: identities --------------------------------------------------------
+
+
+class Role(StrEnum):
+    """What a key may do."""
+
+    ADMIN = "admin"
+    INFERENCE = "inference"
+
+
+class KeyRecord(Message):
+    """A key as it is stored: never the key itself."""
+
+    key_id: str
+    name: str
+    role: Role
+    prefix: str
+    """The key's first characters, for lookup and display; several keys may share it."""
+    salt: str
+    digest: str = Field(repr=False)
+    """hex(SHA-256(salt + key)); keys are random, so that no slow hash is needed."""
+
+
+class IdentitiesDelta(Message):
+    """All keys, or none where the caller is up to date (`full` is false)."""
+
+    version: int
+    full: bool
+    keys: tuple[KeyRecord, ...] = ()
+
+
+# --- gateway -> controller: demand ------------------------------------------------------------
+
+
+class ModelDemand(Message):
+    """What one gateway holds for one model."""
+
+    model: str
+    queued: int = Field(ge=0)
+    queued_tokens: int = Field(default=0, ge=0)
+    oldest_wait_s: float = Field(default=0.0, ge=0)
+    arrivals: int = Field(default=0, ge=0)
+    """Requests that arrived since the last report."""
+    in_flight: dict[str, int] = Field(default_factory=dict)
+    """Requests that run, for each engine_id."""
+    start_id: str | None = None
+    """Id of the oldest waiting request; ties a cold start to the request that caused it."""
+
+
+class DemandReport(Message):
+    """All models of one gateway that have demand now or had some since the last report."""
+
+    gateway_id: str
+    models: tuple[ModelDemand, ...] = ()
+
+
+class DemandReply(Message):
+    """Slots that this gateway may fill until its next report is answered."""
+
+    leases: dict[str, int]
+    """Slots for each engine_id; an engine that is missing keeps its last lease."""
+
+
+# --- host <-> controller ----------------------------------------------------------------------
+
+
+class EngineAssignment(Message):
+    """The engine that a host shall run."""
+
+    engine_id: str
+    revision: int
+    manifest: Manifest
+    start_id: str
+    """Ties all phases of this start together, and to the request that caused it."""
+
+
+class Assignment(Message):
+    """What a host shall do now; no engine means: drain and stop what runs."""
+
+    version: int
+    engine: EngineAssignment | None = None
+
+
+class EngineReport(Message):
+    """What a host sees of its engine."""
+
+    engine_id: str
+    model: str
+    revision: int
+    phase: EnginePhase
+    url: str | None = None
+    token: str | None = Field(default=None, repr=False)
+    slots: int = 0
+    max_model_len: int | None = None
+    pid: int | None = None
+    marks: tuple[PhaseMark, ...] = ()
+    error: str | None = None
+    """Why the engine failed, in one sentence for the operator."""
+    hint: str | None = None
+    log_path: str | None = None
+
+
+class HostRegistration(Message):
+    """A host introduces itself, on its start and whenever the controller does not know it."""
+
+    host_id: str
+    pool: str
+    node: str
+    """Name of the machine."""
+    address: str
+    """Address of the machine, at which its engines listen."""
+    accelerators: tuple[str, ...] = ()
+    """Ids of the accelerators that Ray gave this host."""
+    pid: int
+    engine: EngineReport | None = None
+    """What runs already: a controller that restarted adopts it."""
+
+
+class HostReport(Message):
+    """The host's view, each REPORT_INTERVAL_S and at once on a change."""
+
+    engine: EngineReport | None = None
+
+
+class HostAdmission(Message):
+    """Whether the controller knows the host; one that it does not know registers again."""
+
+    known: bool

@@ -1,0 +1,152 @@
+"""Where each process runs: settings from `PENSTOCK_*` variables, read once at its start.
+
+What a model is stands in its manifest, not here. A variable that no setting has is an error.
+"""
+
+import os
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from models.errors import BadRequestError
+
+PREFIX = "PENSTOCK_"
+
+
+class SettingsError(BadRequestError):
+    """A `PENSTOCK_*` variable that is unknown or has a bad value."""
+
+    code = "invalid_settings"
+
+
+class Settings(BaseSettings):
+    """Base of all settings: frozen, from the environment alone."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", use_attribute_docstrings=True
+    )
+
+    @classmethod
+    def load(cls) -> Self:
+        """Reads the settings of this process.
+
+        Raises:
+            SettingsError: Naming the variable at fault.
+        """
+        known = {
+            f"{PREFIX}{name}".upper()
+            for part in (ControllerSettings, GatewaySettings, HostSettings, LauncherSettings,
+                         ClientSettings, UpSettings)
+            for name in part.model_fields
+        }  # fmt: skip
+        for variable in os.environ:
+            if variable.startswith(PREFIX) and variable not in known:
+                raise SettingsError(
+                    f"{variable} is not a setting of Penstock",
+                    param=variable,
+                    hint="see docs/reference/settings.md for the names",
+                )
+        try:
+            return cls()
+        except ValidationError as exc:
+            fault = exc.errors(include_url=False, include_input=False)[0]
+            variable = PREFIX + "_".join(str(part) for part in fault["loc"]).upper()
+            raise SettingsError(f"{variable}: {fault['msg']}", param=variable) from exc
+
+
+class ControllerSettings(Settings):
+    """The controller's process."""
+
+    database_url: str = "sqlite+aiosqlite:///penstock.db"
+    """SQLAlchemy URL of the registry; SQLite by default, PostgreSQL in production."""
+    controller_host: str = "127.0.0.1"
+    """Address at which the controller listens."""
+    controller_port: int = Field(default=8100, ge=0, le=65535)
+    """Port at which the controller listens."""
+    internal_token: SecretStr
+    """Token that gateways and hosts show to the controller."""
+    ray_dashboard_url: str | None = None
+    """Base URL of Ray's dashboard, whose REST scales the pools; none: hosts come by themselves."""
+    ray_token_path: Path | None = None
+    """File with Ray's bearer token."""
+    pools: dict[str, int] = Field(default_factory=lambda: {"cpu": 2})
+    """The pools of this platform and the number of hosts each may have, as JSON."""
+    host_timeout_s: float = Field(default=4.0, gt=0)
+    """A host that has not reported for this long is lost."""
+    start_timeout_s: float = Field(default=180.0, gt=0)
+    """An engine that is not ready after this long is stopped and counts as failed."""
+
+
+class GatewaySettings(Settings):
+    """A gateway's process."""
+
+    gateway_host: str = "127.0.0.1"
+    """Address at which the gateway listens."""
+    gateway_port: int = Field(default=8000, ge=0, le=65535)
+    """Port at which the gateway listens."""
+    controller_url: str = "http://127.0.0.1:8100"
+    """Base URL of the controller."""
+    internal_token: SecretStr
+    """Token that the gateway shows to the controller."""
+    gateway_state_dir: Path = Path(".penstock/gateway")
+    """Folder for the last routing table (mode 0600)."""
+    max_body_mib: float = Field(default=8.0, gt=0)
+    """Largest body of a text request."""
+    deadline_s: float = Field(default=120.0, gt=0)
+    """A request that has waited this long for an engine is answered 503."""
+    max_queued: int = Field(default=1000, ge=1)
+    """Requests that may wait for one model; more are answered 429."""
+    drain_timeout_s: float = Field(default=30.0, ge=0)
+    """Seconds that running streams get to end after SIGTERM."""
+    admin_api: bool = True
+    """Pass `/admin/v1` on to the controller, so that operators need one URL only."""
+
+
+class HostSettings(Settings):
+    """A host: one replica of a pool's Ray Serve deployment."""
+
+    controller_url: str = "http://127.0.0.1:8100"
+    """Base URL of the controller."""
+    internal_token: SecretStr
+    """Token that the host shows to the controller."""
+    launcher_socket: Path
+    """Unix socket of this node's launcher."""
+    cache_dir: Path = Path(".penstock/cache")
+    """Node cache for fetched weights."""
+    log_dir: Path = Path(".penstock/logs")
+    """Folder for the engines' logs."""
+    engine_address: str = "127.0.0.1"
+    """Address at which this node's engines listen."""
+    drain_timeout_s: float = Field(default=30.0, ge=0)
+    """Seconds that running requests get to end before an engine is stopped."""
+
+
+class LauncherSettings(Settings):
+    """The launcher of one node."""
+
+    launcher_socket: Path
+    """Unix socket at which the launcher listens."""
+
+
+class ClientSettings(Settings):
+    """The command line, and any other caller."""
+
+    url: str = "http://127.0.0.1:8000"
+    """Base URL of the platform."""
+    api_key: SecretStr | None = None
+    """The tenant's key."""
+    admin_key: SecretStr | None = None
+    """The operator's key."""
+
+
+class UpSettings(Settings):
+    """`penstock up`."""
+
+    data_dir: Path = Path(".penstock")
+    """Folder that a platform on one machine keeps everything in."""
+    api_key: SecretStr | None = None
+    """The first tenant's key; made and printed once if not given."""
+    admin_key: SecretStr | None = None
+    """The operator's key; made and printed once if not given."""

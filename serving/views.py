@@ -1,0 +1,143 @@
+"""What the admin API shows: the resources of `/admin/v1`, shared by the controller and the CLI.
+
+    GET    /admin/v1/status                    PlatformView
+    GET    /admin/v1/models                    Items[ModelView]
+    POST   /admin/v1/models                    Manifest -> Applied (201 new, 200 otherwise)
+    GET    /admin/v1/models/{name}             ModelView
+    DELETE /admin/v1/models/{name}             204
+    GET    /admin/v1/models/{name}/revisions   Items[RevisionView]
+    GET    /admin/v1/engines                   Items[EngineView]
+    GET    /admin/v1/engines/{id}/log?tail=N   text/plain
+    GET    /admin/v1/hosts                     Items[HostView]
+    GET    /admin/v1/events?limit=N&model=M    Items[EventView], newest last
+
+Times are RFC 3339 in UTC.
+"""
+
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from models.manifest import Manifest
+from serving.protocol import EnginePhase, ModelState, StartPhase
+
+ViewT = TypeVar("ViewT", bound=BaseModel)
+
+
+class View(BaseModel):
+    """Base of all resources."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+class Items(View, Generic[ViewT]):
+    """A list of resources."""
+
+    items: list[ViewT]
+
+
+class ModelView(View):
+    """A deployed model and how it is."""
+
+    name: str
+    state: ModelState
+    reason: str
+    """Why it is in this state; empty where nothing needs to be said."""
+    revision: int
+    source: str
+    pool: str
+    engines_ready: int
+    engines_wanted: int
+    queued: int
+    in_flight: int
+    created_at: datetime
+    manifest: Manifest
+
+
+class RevisionView(View):
+    """One immutable manifest of a model."""
+
+    model: str
+    revision: int
+    created_at: datetime
+    manifest: Manifest
+
+
+class Applied(View):
+    """What a deploy did."""
+
+    model: str
+    revision: int
+    changed: bool
+    """False where the same manifest was the current revision already."""
+
+
+class MarkView(View):
+    """A phase of the engine's start, in seconds since the demand that caused it."""
+
+    phase: StartPhase
+    at_s: float
+
+
+class EngineView(View):
+    """A vLLM engine on a host."""
+
+    engine_id: str
+    model: str
+    revision: int
+    host_id: str
+    node: str
+    phase: EnginePhase
+    pid: int | None
+    slots: int
+    in_flight: int
+    started_at: datetime
+    start_id: str
+    marks: list[MarkView]
+    error: str | None
+    hint: str | None
+
+
+class HostView(View):
+    """A Ray Serve replica that holds accelerators and wraps at most one engine."""
+
+    host_id: str
+    pool: str
+    node: str
+    accelerators: list[str]
+    pid: int
+    engine_id: str | None
+    model: str | None
+    registered_at: datetime
+    seen_s_ago: float
+
+
+class EventView(View):
+    """Something that happened, worth a line to an operator."""
+
+    at: datetime
+    kind: str
+    """`deployed`, `deleted`, `woken`, `ready`, `slept`, `engine_failed`, `engine_lost`,
+    `host_joined`, `host_lost`, `model_failed`, `pool_scaled`, ..."""
+    model: str | None
+    engine_id: str | None
+    message: str
+
+
+class PoolView(View):
+    """A pool of hosts of one hardware shape."""
+
+    name: str
+    hosts_wanted: int
+    hosts: int
+    hosts_free: int
+
+
+class PlatformView(View):
+    """The platform at a glance."""
+
+    version: str
+    pools: list[PoolView]
+    gateways: int
+    models: list[ModelView]
