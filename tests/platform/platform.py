@@ -1,0 +1,145 @@
+"""A platform under test, as an operator sees it: the command line, its processes, its port."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+
+T = TypeVar("T")
+PENSTOCK = Path(sys.executable).with_name("penstock")
+
+
+@dataclass
+class Platform:
+    """Drives one platform in a data directory of its own."""
+
+    data_dir: Path
+    admin_key: str
+    api_key: str
+    seen: dict[int, psutil.Process] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("PENSTOCK_", "RAY_"))}
+        keys = {"PENSTOCK_ADMIN_KEY": self.admin_key, "PENSTOCK_API_KEY": self.api_key}
+        return clean | keys | ({"PENSTOCK_URL": self.url} if self.state_file.exists() else {})
+
+    @property
+    def state_file(self) -> Path:
+        return self.data_dir / "platform.json"
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return json.loads(self.state_file.read_text())
+
+    @property
+    def url(self) -> str:
+        return self.state["url"]
+
+    def penstock(self, *args: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """Runs the command line to its end."""
+        return subprocess.run(
+            [PENSTOCK, *args],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def up(self, *args: str) -> None:
+        """Starts the platform in the background and waits until it serves."""
+        done = self.penstock(
+            "up", "--detach", "--port", "0", "--data-dir", str(self.data_dir), *args, timeout=240
+        )
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{self.logs()}"
+        self.processes()
+
+    def down(self) -> None:
+        """Stops it; what was seen of its processes is kept for `leftovers`."""
+        self.processes()
+        done = self.penstock("down", "--data-dir", str(self.data_dir))
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+
+    def processes(self) -> list[psutil.Process]:
+        """All processes of this platform: whoever bears its data directory in the environment."""
+        found = []
+        mark = str(self.data_dir)
+        for process in psutil.process_iter():
+            try:
+                if process.pid != os.getpid() and mark in " ".join(
+                    [*process.environ().values(), *process.cmdline()]
+                ):
+                    found.append(process)
+                    self.seen[process.pid] = process
+            except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+                continue
+        return found
+
+    def leftovers(self, within_s: float = 15) -> list[str]:
+        """Processes of this platform that still live after `within_s`, those ever seen included."""
+
+        def alive() -> list[str]:
+            self.processes()
+            return [describe(p) for p in self.seen.values() if is_alive(p)]
+
+        deadline = time.monotonic() + within_s
+        while (left := alive()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return left
+
+    def items(self, noun: str) -> list[dict[str, Any]]:
+        """`penstock get NOUN --output json`."""
+        done = self.penstock("get", noun, "--output", "json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)["items"]
+
+    def model(self, name: str) -> dict[str, Any]:
+        return next(model for model in self.items("models") if model["name"] == name)
+
+    def logs(self) -> str:
+        """The ends of all parts' logs, for a failed assertion."""
+        parts = sorted((self.data_dir / "logs").glob("*.log"))
+        return "\n".join(f"== {p.name}\n{p.read_text(errors='replace')[-1500:]}" for p in parts)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def describe(process: psutil.Process) -> str:
+    try:
+        return f"{process.pid} {' '.join(process.cmdline())[:160]}"
+    except psutil.NoSuchProcess:
+        return f"{process.pid} (gone)"
+
+
+def eventually(check: Callable[[], T], within_s: float, what: str) -> T:
+    """Waits until `check` returns something true, and returns it."""
+    deadline = time.monotonic() + within_s
+    while True:
+        if result := check():
+            return result
+        assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
+        time.sleep(0.1)
+
+
+def port_is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
