@@ -66,7 +66,7 @@ def test_prompt_past_the_context_names_the_reason(client: OpenAI) -> None:
 
 def test_unknown_model_is_not_found(client: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
-        client.chat.completions.create(model="gpt-17", messages=HELLO)  # type: ignore[arg-type]
+        client.chat.completions.create(model="gpt-17", messages=HELLO)
     assert caught.value.code == "model_not_found"
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("gpt-17")

@@ -34,11 +34,11 @@ def write_manifest(folder: Path, name: str, **fields: object) -> Path:
 
 
 @pytest.fixture
-def deployed(platform: Platform, tmp_path: Path):  # type: ignore[no-untyped-def]
+def deployed(platform: Platform, tmp_path: Path):
     """Deploys manifests and deletes them after the test."""
     names: list[str] = []
 
-    def deploy(name: str, *args: str, **fields: object):  # type: ignore[no-untyped-def]
+    def deploy(name: str, *args: str, **fields: object):
         names.append(name)
         path = write_manifest(tmp_path, name, **fields)
         return platform.penstock("deploy", "-f", str(path), *args)
@@ -55,7 +55,7 @@ def deployed(platform: Platform, tmp_path: Path):  # type: ignore[no-untyped-def
 
 def test_sleeping_model_wakes_on_demand_and_sleeps_again(
     platform: Platform, client: OpenAI, deployed
-) -> None:  # type: ignore[no-untyped-def]
+) -> None:
     done = deployed("sleeper", "--wait", scaling={"min": 0, "max": 1, "idle_timeout_s": 2})
     assert done.returncode == 0, done.stderr
     assert platform.model("sleeper")["state"] == "asleep"
@@ -70,7 +70,7 @@ def test_sleeping_model_wakes_on_demand_and_sleeps_again(
     assert {"deployed", "ready", "slept"} <= set(kinds)
 
 
-def test_30_requests_wake_one_engine(platform: Platform, client: OpenAI, deployed) -> None:  # type: ignore[no-untyped-def]
+def test_30_requests_wake_one_engine(platform: Platform, client: OpenAI, deployed) -> None:
     deployed("crowd")
     answers: list[object] = []
 
@@ -89,7 +89,7 @@ def test_30_requests_wake_one_engine(platform: Platform, client: OpenAI, deploye
     assert len(ready) == 1
 
 
-def test_changed_scaling_restarts_nothing(platform: Platform, client: OpenAI, deployed) -> None:  # type: ignore[no-untyped-def]
+def test_changed_scaling_restarts_nothing(platform: Platform, client: OpenAI, deployed) -> None:
     deployed("steady", "--wait", scaling={"min": 1, "max": 1, "idle_timeout_s": 300})
     engine = next(e for e in platform.items("engines") if e["model"] == "steady")
     deployed("steady", "--wait", scaling={"min": 1, "max": 1, "idle_timeout_s": 10})
@@ -97,7 +97,7 @@ def test_changed_scaling_restarts_nothing(platform: Platform, client: OpenAI, de
     assert [e["engine_id"] for e in now] == [engine["engine_id"]]
 
 
-def test_exec_engine_serves_as_a_fork_does(client: OpenAI, deployed) -> None:  # type: ignore[no-untyped-def]
+def test_exec_engine_serves_as_a_fork_does(client: OpenAI, deployed) -> None:
     engine = {"max_num_seqs": 4, "kv_cache_gib": 0.03, "spawn": "exec"}
     deployed("slow-start", engine=engine)
     answer = client.chat.completions.create(
@@ -110,7 +110,7 @@ def test_exec_engine_serves_as_a_fork_does(client: OpenAI, deployed) -> None:  #
 @pytest.mark.parametrize("fault", ["cut weights", "no config", "bad shapes", "bad argument"])
 def test_model_that_cannot_start_fails_clearly(
     platform: Platform, client: OpenAI, deployed, tmp_path: Path, fault: str
-) -> None:  # type: ignore[no-untyped-def]
+) -> None:
     folder = tmp_path / "broken"
     shutil.copytree(BUILTINS["guide"], folder)
     engine: dict[str, object] = {"max_num_seqs": 8, "kv_cache_gib": 0.03}
@@ -152,7 +152,7 @@ def test_model_that_cannot_start_fails_clearly(
 )
 def test_impossible_manifest_is_refused(
     platform: Platform, deployed, fields: dict[str, object], named: str
-) -> None:  # type: ignore[no-untyped-def]
+) -> None:
     done = deployed("impossible", **fields)
     assert done.returncode == 2
     assert named in done.stderr
@@ -160,7 +160,7 @@ def test_impossible_manifest_is_refused(
     assert "impossible" not in [model["name"] for model in platform.items("models")]
 
 
-def test_deleted_model_is_gone(platform: Platform, client: OpenAI, deployed) -> None:  # type: ignore[no-untyped-def]
+def test_deleted_model_is_gone(platform: Platform, client: OpenAI, deployed) -> None:
     deployed("passing")
     client.chat.completions.create(model="passing", messages=HELLO, max_tokens=1)
     assert platform.penstock("delete", "passing").returncode == 0
@@ -188,7 +188,7 @@ def test_tenants_disconnect_aborts_in_the_engine(platform: Platform, client: Ope
                 "messages": HELLO,
                 "max_tokens": 1900,
                 "ignore_eos": True,
-            },  # fmt: skip
+            },
         ) as answer,
     ):
         next(answer.iter_bytes())

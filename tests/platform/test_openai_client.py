@@ -132,7 +132,7 @@ def test_client_side_timeout_leaves_the_platform_well(client: OpenAI) -> None:
     assert answer.choices
 
 
-def test_request_id_is_echoed_and_reaches_the_engine(client: OpenAI, platform) -> None:  # type: ignore[no-untyped-def]
+def test_request_id_is_echoed_and_reaches_the_engine(client: OpenAI, platform) -> None:
     request_id = f"trace-{time.time_ns()}"
     raw = client.chat.completions.with_raw_response.create(
         model="guide", messages=QUESTION, extra_headers={"x-request-id": request_id}

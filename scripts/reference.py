@@ -1,0 +1,115 @@
+"""Writes `docs/reference/` from the code; `--check` only says whether it is up to date."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, SecretStr
+from pydantic_core import PydanticUndefined
+
+from models.manifest import EngineSpec, Manifest, ResourcesSpec, ScalingSpec
+from serving import metrics, settings
+
+FOLDER = Path(__file__).parents[1] / "docs" / "reference"
+MADE = "<!-- Made by `make docs`; do not edit. -->\n"
+
+
+def settings_page() -> str:
+    """All `PENSTOCK_*` variables, by the process that reads them."""
+    parts = [
+        settings.UpSettings,
+        settings.ClientSettings,
+        settings.GatewaySettings,
+        settings.ControllerSettings,
+        settings.HostSettings,
+        settings.LauncherSettings,
+    ]
+    lines = [
+        "# Settings",
+        MADE,
+        "Where a process runs. Each is an environment variable; one that is not listed here is an "
+        "error.",
+    ]
+    for part in parts:
+        lines += ["", f"## {part.__name__}", "", part.__doc__ or "", ""]
+        lines += table(
+            ("variable", "default", "what"),
+            (
+                (f"`{settings.PREFIX}{name.upper()}`", default(field), field.description or "")
+                for name, field in part.model_fields.items()
+            ),
+        )
+    return "\n".join(lines) + "\n"
+
+
+def manifest_page() -> str:
+    """All fields of the manifest."""
+    lines = ["# Manifest", MADE, "What a model is. Unknown fields are refused."]
+    for prefix, part in (
+        ("", Manifest),
+        ("engine.", EngineSpec),
+        ("resources.", ResourcesSpec),
+        ("scaling.", ScalingSpec),
+    ):
+        lines += ["", f"## {prefix.rstrip('.') or 'Model'}", "", part.__doc__ or "", ""]
+        lines += table(
+            ("field", "default", "what"),
+            (
+                (f"`{prefix}{name}`", default(field), field.description or "")
+                for name, field in part.model_fields.items()
+            ),
+        )
+    return "\n".join(lines) + "\n"
+
+
+def metrics_page() -> str:
+    """All metrics."""
+    lines = ["# Metrics", MADE]
+    lines += table(
+        ("metric", "type", "labels", "what"),
+        (
+            (f"`{metric.name}`", metric.kind, ", ".join(metric.labels), metric.help)
+            for metric in metrics.ALL
+        ),
+    )
+    return "\n".join(lines) + "\n"
+
+
+def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> list[str]:
+    """A Markdown table."""
+    cells = [head, ("---",) * len(head), *rows]
+    return ["| " + " | ".join(row) + " |" for row in cells]
+
+
+def default(field: Any) -> str:
+    """How a field's default reads on a page."""
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if value is None or value is PydanticUndefined or isinstance(value, BaseModel | SecretStr):
+        return ""
+    return f"`{value}`"
+
+
+PAGES = {"settings.md": settings_page, "manifest.md": manifest_page, "metrics.md": metrics_page}
+
+
+def main() -> int:
+    """Returns 0, or with `--check` 1 where a page is out of date."""
+    stale = [
+        name
+        for name, page in PAGES.items()
+        if not (FOLDER / name).exists() or (FOLDER / name).read_text() != page()
+    ]
+    if "--check" in sys.argv[1:]:
+        for name in stale:
+            sys.stderr.write(f"docs/reference/{name} is out of date; run `make docs`\n")
+        return int(bool(stale))
+    for name in stale:
+        (FOLDER / name).write_text(PAGES[name]())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
