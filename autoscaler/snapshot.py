@@ -13,6 +13,7 @@ class Snapshot:
     starting: int  # engines on their way
     queued: int | None  # requests waiting at all gateways
     in_flight: int | None  # requests running in all engines
+    arrivals: int = 0  # requests that came since the last decision, those already answered too
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,261 @@
+"""Plans which host runs which engine, from what is wanted and what is seen. Pure.
+
+The rules, in the order in which they apply:
+
+1. An engine of a deleted model, a dead engine and one that does not get ready in time are unbound.
+2. A model with more engines than wanted gives up those with the least in flight.
+3. A model with fewer gets free hosts: models with no engine first, then those below their
+   minimum, then the rest; among equals those that ask before those that nobody asks for, then
+   the oldest demand. After a failed start the model waits for its retry time, and avoids the host.
+4. A new revision starts beside the old one where a host is free, and the old one goes as the new
+   one gets ready. Where none is free, one old engine at a time goes first.
+5. A model that is asked for, has no engine and finds no host takes the host of an idle engine
+   above its own model's minimum; idle means that nobody waits or runs anywhere in that model.
+
+A host that still drains counts as one that is coming: no second engine is moved for the same need.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Life(StrEnum):
+    """What the plan needs to know of an engine's phase."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class SeenEngine:
+    """An engine that is bound to a host."""
+
+    engine_id: str
+    model: str
+    revision: int
+    life: Life
+    in_flight: int = 0
+    bound_at_s: float = 0.0  # monotonic
+
+
+@dataclass(frozen=True, slots=True)
+class SeenHost:
+    """A live host; one that drains has no engine any more and cannot take one yet."""
+
+    host_id: str
+    pool: str
+    engine: SeenEngine | None = None
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WantedModel:
+    """A deployed model and how many engines it shall have."""
+
+    name: str
+    revision: int
+    pool: str
+    target: int
+    min: int = 0
+    same_engine: frozenset[int] = frozenset()
+    """Older revisions whose engine is the current one's: only scaling changed."""
+    asked_since_s: float | None = None  # monotonic; the oldest waiting request
+    idle: bool = False  # known to have no request at all
+    retry_at_s: float | None = None  # monotonic; no start before
+    avoid: frozenset[str] = frozenset()  # hosts on which the last start failed
+
+    def is_current(self, engine: SeenEngine) -> bool:
+        """Whether the engine is what a new start would give."""
+        return engine.revision == self.revision or engine.revision in self.same_engine
+
+
+class UnbindReason(StrEnum):
+    """Why an engine loses its host."""
+
+    DELETED = "deleted"
+    DEAD = "dead"
+    START_TIMEOUT = "start_timeout"
+    SURPLUS = "surplus"
+    OLD_REVISION = "old_revision"
+    GIVES_WAY = "gives_way"
+
+
+@dataclass(frozen=True, slots=True)
+class Unbind:
+    """Drain and stop the engine of a host."""
+
+    host_id: str
+    engine_id: str
+    model: str
+    reason: UnbindReason
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """Start an engine of the model's current revision on a free host."""
+
+    host_id: str
+    model: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do now, in order, and which models wait for a host."""
+
+    actions: tuple[Unbind | Bind, ...] = ()
+    waiting: frozenset[str] = frozenset()
+
+
+def plan(
+    models: Sequence[WantedModel],
+    hosts: Sequence[SeenHost],
+    now_s: float,
+    start_timeout_s: float = float("inf"),
+) -> Plan:
+    """The fewest moves that bring the hosts nearer to what is wanted; none where all is well."""
+    board = _Board(models, hosts, now_s)
+    board.unbind_lost_causes(start_timeout_s)
+    for model in board.models.values():
+        board.unbind_surplus(model)
+    waiting = board.bind_free_hosts()
+    for model in waiting:
+        if not board.make_room_within(model):
+            board.make_room_elsewhere(model)
+    return Plan(tuple(board.actions), frozenset(model.name for model in waiting))
+
+
+class _Board:
+    """The hosts as they are going to be, and the actions that make them so."""
+
+    def __init__(
+        self, models: Sequence[WantedModel], hosts: Sequence[SeenHost], now_s: float
+    ) -> None:
+        self.models = {model.name: model for model in sorted(models, key=lambda m: m.name)}
+        self.now_s = now_s
+        self.actions: list[Unbind | Bind] = []
+        self.bound = {host.host_id: host.engine for host in hosts if host.engine is not None}
+        self.pool_of = {host.host_id: host.pool for host in hosts}
+        self.free = sorted(h.host_id for h in hosts if h.engine is None and not h.draining)
+        self.coming = Counter(host.pool for host in hosts if host.draining)
+        self.started: Counter[str] = Counter()
+
+    def engines(self, model: WantedModel, *, current: bool) -> list[tuple[str, SeenEngine]]:
+        return [
+            (host_id, engine)
+            for host_id, engine in sorted(self.bound.items())
+            if engine.model == model.name and model.is_current(engine) is current
+        ]
+
+    def have(self, model: WantedModel) -> int:
+        return len(self.engines(model, current=True)) + self.started[model.name]
+
+    def unbind(self, host_id: str, reason: UnbindReason) -> None:
+        engine = self.bound.pop(host_id)
+        self.actions.append(Unbind(host_id, engine.engine_id, engine.model, reason))
+        if engine.life is Life.DEAD:
+            self.free.append(host_id)
+        else:
+            self.coming[self.pool_of[host_id]] += 1
+
+    def unbind_lost_causes(self, start_timeout_s: float) -> None:
+        for host_id, engine in sorted(self.bound.items()):
+            if engine.life is Life.DEAD:
+                self.unbind(host_id, UnbindReason.DEAD)
+            elif engine.model not in self.models:
+                self.unbind(host_id, UnbindReason.DELETED)
+            elif engine.life is Life.STARTING and self.now_s - engine.bound_at_s >= start_timeout_s:
+                self.unbind(host_id, UnbindReason.START_TIMEOUT)
+
+    def unbind_surplus(self, model: WantedModel) -> None:
+        current = self.engines(model, current=True)
+        current.sort(key=_cost_of_loss)
+        for host_id, _ in current[: max(0, len(current) - model.target)]:
+            self.unbind(host_id, UnbindReason.SURPLUS)
+        ready = sum(e.life is Life.READY for _, e in self.engines(model, current=True))
+        old = self.engines(model, current=False)
+        old.sort(key=_cost_of_loss)
+        for host_id, _ in old[: max(0, len(old) - max(0, model.target - ready))]:
+            self.unbind(host_id, UnbindReason.OLD_REVISION)
+
+    def bind_free_hosts(self) -> list[WantedModel]:
+        """Gives free hosts away; returns the models that asked in vain, the neediest first."""
+        waiting: list[WantedModel] = []
+        lacking = [m for m in self.models.values() if self.may_start(m)]
+        while lacking:
+            model = min(lacking, key=self._need)
+            host_id = self._free_host(model)
+            if host_id is None:
+                waiting.append(model)
+                lacking.remove(model)
+                continue
+            self.free.remove(host_id)
+            self.started[model.name] += 1
+            self.actions.append(Bind(host_id, model.name, model.revision))
+            if self.have(model) >= model.target:
+                lacking.remove(model)
+        return waiting
+
+    def may_start(self, model: WantedModel) -> bool:
+        rested = model.retry_at_s is None or self.now_s >= model.retry_at_s
+        return rested and self.have(model) < model.target
+
+    def _need(self, model: WantedModel) -> tuple[int, bool, float, str]:
+        have = self.have(model)
+        urgency = 0 if have == 0 else 1 if have < model.min else 2
+        since = model.asked_since_s
+        return urgency, model.idle, self.now_s if since is None else since, model.name
+
+    def _free_host(self, model: WantedModel) -> str | None:
+        fitting = [host_id for host_id in self.free if self.pool_of[host_id] == model.pool]
+        return min(fitting, key=lambda host_id: (host_id in model.avoid, host_id), default=None)
+
+    def make_room_within(self, model: WantedModel) -> bool:
+        """One old engine goes first, unless a host is coming or a new engine is on its way."""
+        if self._host_is_coming(model):
+            return True
+        old = [
+            item
+            for item in self.engines(model, current=False)
+            if self.pool_of[item[0]] == model.pool
+        ]
+        starting = [e for _, e in self.engines(model, current=True) if e.life is Life.STARTING]
+        if not old:
+            return False
+        if not starting and not self.started[model.name]:
+            self.unbind(min(old, key=_cost_of_loss)[0], UnbindReason.OLD_REVISION)
+            self.coming[model.pool] -= 1
+        return True
+
+    def make_room_elsewhere(self, model: WantedModel) -> None:
+        """An idle engine above its model's minimum gives way to a model that has none."""
+        if model.asked_since_s is None or self.have(model) > 0:
+            return
+        for host_id, engine in sorted(self.bound.items(), key=_cost_of_loss):
+            owner = self.models[engine.model]
+            left = self.have(owner) + len(self.engines(owner, current=False)) - 1
+            if (
+                self.pool_of[host_id] == model.pool
+                and owner.name != model.name
+                and owner.idle
+                and left >= owner.min
+            ):
+                self.unbind(host_id, UnbindReason.GIVES_WAY)
+                self.coming[model.pool] -= 1
+                return
+
+    def _host_is_coming(self, model: WantedModel) -> bool:
+        """Reserves one of the pool's draining hosts for the model, where there is one left."""
+        if self.coming[model.pool] <= 0:
+            return False
+        self.coming[model.pool] -= 1
+        return True
+
+
+def _cost_of_loss(item: tuple[str, SeenEngine]) -> tuple[int, bool, float, str]:
+    """Least in flight first, those that only start before ready ones, the youngest, the name."""
+    host_id, engine = item
+    return engine.in_flight, engine.life is Life.READY, -engine.bound_at_s, host_id

@@ -1,0 +1,117 @@
+"""Opens the registry's database and brings its schema up to date."""
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.util.exc import CommandError
+from sqlalchemy import Connection, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from models.errors import UnavailableError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+BUSY_TIMEOUT_S = 5.0
+
+
+class DatabaseError(UnavailableError):
+    """The registry's database cannot be opened, or does not answer."""
+
+    code = "database_unavailable"
+
+
+async def open_database(url: str) -> AsyncEngine:
+    """Connects, migrates to the newest schema, and returns the engine; the caller disposes it.
+
+    Raises:
+        DatabaseError: If the database cannot be opened or migrated, with a hint why.
+    """
+    with translated(url):
+        engine = _make_engine(url)
+    try:
+        await migrate(engine, url)
+    except BaseException:
+        await engine.dispose()
+        raise
+    return engine
+
+
+async def migrate(engine: AsyncEngine, url: str, revision: str = "head") -> None:
+    """Brings the schema to `revision`, up or down (`base`: an empty database).
+
+    Raises:
+        DatabaseError: If the database cannot be opened or was written by a newer version.
+    """
+    with translated(url):
+        async with asyncio.timeout(30), engine.begin() as connection:
+            await connection.run_sync(_migrate, revision)
+
+
+@contextmanager
+def translated(url: str) -> Iterator[None]:
+    """Turns the database's own exceptions into DatabaseError; its URL shows no password."""
+    try:
+        yield
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as exc:
+        raise DatabaseError(
+            f"PENSTOCK_DATABASE_URL is not usable: {_first_line(exc)}",
+            hint="as sqlite+aiosqlite:////var/lib/penstock/penstock.db or "
+            "postgresql+asyncpg://user@server/penstock (with the extra `postgres`)",
+        ) from exc
+    except CommandError as exc:
+        raise DatabaseError(
+            f"the schema of {_shown(url)} cannot be migrated: {_first_line(exc)}",
+            hint="it was written by a newer version of Penstock; install that one",
+        ) from exc
+    except (SQLAlchemyError, OSError, sqlite3.Error) as exc:
+        cause = getattr(exc, "orig", None) or exc
+        raise DatabaseError(
+            f"the database {_shown(url)} does not answer: {_first_line(cause)}",
+            hint="check that its folder exists and is writable, or that the server is up",
+        ) from exc
+
+
+def _make_engine(url: str) -> AsyncEngine:
+    if not url.startswith("sqlite"):
+        return create_async_engine(url, pool_pre_ping=True, hide_parameters=True)
+    # Few, long-lived connections: WAL lets one write while others read.
+    engine = create_async_engine(
+        url, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S}
+    )
+    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_S * 1000)}")
+    cursor.close()
+
+
+def _migrate(connection: Connection, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    if revision == "base":
+        command.downgrade(config, revision)
+    else:
+        command.upgrade(config, revision)
+
+
+def _shown(url: str) -> str:
+    return make_url(url).render_as_string(hide_password=True)
+
+
+def _first_line(exc: BaseException) -> str:
+    return (str(exc) or type(exc).__name__).splitlines()[0]

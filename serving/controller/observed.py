@@ -1,0 +1,198 @@
+"""What is: the hosts that live and the engines on them, as the hosts report them. In memory.
+
+Decides nothing: `binder` does, and `loop` carries it out. Times are monotonic seconds where they
+end in `_s`, Unix seconds where they end in `_at`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from serving.controller.binder import Life
+from serving.controller.changes import Changes
+from serving.protocol import (
+    Assignment,
+    EngineAssignment,
+    EnginePhase,
+    EngineReport,
+    HostRegistration,
+    StartPhase,
+)
+
+GONE = (EnginePhase.STOPPED, EnginePhase.FAILED)
+DROPPED_POLL_TIMEOUT_S = 1.75
+"""A host whose long poll broke off and that is silent since: its process is gone. Reports come
+each second, so that a live host whose poll broke off by chance is not taken for lost."""
+
+
+@dataclass(slots=True)
+class Engine:
+    """An engine from its binding to its end."""
+
+    assignment: EngineAssignment
+    host_id: str
+    node: str
+    bound_s: float
+    started_at: float
+    marks: dict[StartPhase, float] = field(default_factory=dict)
+    """Unix seconds at which each phase was reached."""
+    report: EngineReport | None = None
+    ready_s: float | None = None
+    announced: bool = False
+    """`ready` was told to the world."""
+    vanished: int = 0
+    """Reports in a row in which the host had no engine though it had one before."""
+
+    @property
+    def engine_id(self) -> str:
+        """The id that all parts call it by."""
+        return self.assignment.engine_id
+
+    @property
+    def model(self) -> str:
+        """The model that it runs."""
+        return self.assignment.manifest.name
+
+    @property
+    def phase(self) -> EnginePhase:
+        """Where it is in its life, as far as its host has told."""
+        if self.vanished >= 2:
+            return EnginePhase.FAILED
+        return EnginePhase.STARTING if self.report is None else self.report.phase
+
+    @property
+    def life(self) -> Life:
+        """The phase as the binder sees it; a bound engine that drains is going to die."""
+        match self.phase:
+            case EnginePhase.STARTING:
+                return Life.STARTING
+            case EnginePhase.READY:
+                return Life.READY
+            case _:
+                return Life.DEAD
+
+    @property
+    def slots(self) -> int:
+        """Sequences that it runs at once."""
+        told = 0 if self.report is None else self.report.slots
+        return told or self.assignment.manifest.engine.max_num_seqs
+
+    @property
+    def error(self) -> str | None:
+        """Why it failed."""
+        if self.report is not None and self.report.error is not None:
+            return self.report.error
+        return "its host knows nothing of it any more" if self.vanished >= 2 else None
+
+    def observe(self, report: EngineReport, now_s: float) -> None:
+        """Takes over what the host says."""
+        self.report, self.vanished = report, 0
+        self.marks.update({mark.phase: mark.at for mark in report.marks})
+        if report.phase is EnginePhase.READY and self.ready_s is None:
+            self.ready_s = now_s
+
+
+@dataclass(slots=True)
+class Host:
+    """A live host."""
+
+    registration: HostRegistration
+    registered_at: float
+    seen_s: float
+    changes: Changes = field(default_factory=Changes)
+    """Version of its assignment."""
+    engine: Engine | None = None
+    """What it shall run."""
+    leaving: Engine | None = None
+    """What it ran before, and still drains."""
+    polls: int = 0
+    poll_dropped: bool = False
+
+    @property
+    def host_id(self) -> str:
+        """The id that the host gave itself."""
+        return self.registration.host_id
+
+    @property
+    def pool(self) -> str:
+        """Name of its pool."""
+        return self.registration.pool
+
+    @property
+    def assignment(self) -> Assignment:
+        """What its long poll answers."""
+        engine = None if self.engine is None else self.engine.assignment
+        return Assignment(version=self.changes.version, engine=engine)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether an engine may be bound to it."""
+        return self.engine is None and self.leaving is None
+
+    def timeout_s(self, host_timeout_s: float) -> float:
+        """Silence after which it is lost."""
+        if self.poll_dropped and not self.polls:
+            return min(DROPPED_POLL_TIMEOUT_S, host_timeout_s)
+        return host_timeout_s
+
+    def assign(self, engine: Engine | None) -> None:
+        """Changes what it shall run, and answers its long poll."""
+        gone = self.engine
+        if gone is not None and gone.report is not None and gone.phase not in GONE:
+            self.leaving = gone
+        self.engine = engine
+        self.changes.bump()
+
+    def observe(self, report: EngineReport | None, now_s: float) -> None:
+        """Takes over a report, on its bound engine or the one that leaves."""
+        self.seen_s = now_s
+        told = None if report is None else report.engine_id
+        if self.engine is not None:
+            if report is not None and told == self.engine.engine_id:
+                self.engine.observe(report, now_s)
+            elif self.engine.report is not None:
+                self.engine.vanished += 1
+        if self.leaving is not None:
+            if report is None or told != self.leaving.engine_id or report.phase in GONE:
+                self.leaving = None
+            else:
+                self.leaving.observe(report, now_s)
+
+
+class Fleet:
+    """All live hosts."""
+
+    def __init__(self) -> None:
+        self._hosts: dict[str, Host] = {}
+
+    def __iter__(self) -> Iterator[Host]:
+        return iter(self._hosts.values())
+
+    def __len__(self) -> int:
+        return len(self._hosts)
+
+    def find(self, host_id: str) -> Host | None:
+        """A live host, or None if it is unknown."""
+        return self._hosts.get(host_id)
+
+    def add(self, host: Host) -> None:
+        """A host joins."""
+        self._hosts[host.host_id] = host
+
+    def drop_silent(self, now_s: float, host_timeout_s: float) -> list[Host]:
+        """Takes out and returns the hosts that were silent for too long."""
+        lost = [h for h in self if now_s - h.seen_s > h.timeout_s(host_timeout_s)]
+        for host in lost:
+            del self._hosts[host.host_id]
+            host.changes.wake()
+        return lost
+
+    def bound(self, model: str | None = None) -> list[Engine]:
+        """The engines that shall run, of one model or of all, by id."""
+        engines = [h.engine for h in self if h.engine is not None]
+        engines = [e for e in engines if model is None or e.model == model]
+        return sorted(engines, key=lambda engine: engine.engine_id)
+
+    def engines(self) -> list[Engine]:
+        """All engines, those that leave too, by id."""
+        leaving = [h.leaving for h in self if h.leaving is not None]
+        return sorted(self.bound() + leaving, key=lambda engine: engine.engine_id)

@@ -1,0 +1,188 @@
+"""What shall be: the deployed models and their revisions, in memory and in the store.
+
+Knows nothing of hosts and engines. Reads are synchronous, from memory; writes go to the store
+first.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from models.errors import ManifestError, ModelNotFoundError
+from models.manifest import Manifest
+from models.sources import check_local
+from serving.controller.store import Store, StoredModel, StoredRevision
+
+GIB = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What this platform can give at most."""
+
+    pools: Mapping[str, int]
+    """Hosts of each pool."""
+    memory_gib: float
+    """Memory of the machine that has the cpu pool."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeployedModel:
+    """A model with all its revisions."""
+
+    stored: StoredModel
+    same_engine: frozenset[int]
+    """Revisions that differ from the current one in scaling only, or not at all."""
+
+    @property
+    def name(self) -> str:
+        """The name that tenants call."""
+        return self.stored.name
+
+    @property
+    def revision(self) -> int:
+        """The current revision."""
+        return self.stored.revision
+
+    @property
+    def manifest(self) -> Manifest:
+        """The current manifest."""
+        return self.stored.revisions[-1].manifest
+
+    def manifest_of(self, revision: int) -> Manifest | None:
+        """The manifest of a revision, None if there is no such revision."""
+        for stored in self.stored.revisions:
+            if stored.revision == revision:
+                return stored.manifest
+        return None
+
+    @classmethod
+    def of(cls, stored: StoredModel) -> Self:
+        """Compares the revisions' engines once, and not at each plan."""
+        current = engine_digest(stored.revisions[-1].manifest)
+        same = frozenset(
+            r.revision for r in stored.revisions if engine_digest(r.manifest) == current
+        )
+        return cls(stored, same)
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyResult:
+    """What a deploy did."""
+
+    revision: int
+    changed: bool
+    is_new: bool
+    """The model was not deployed before."""
+
+
+def engine_digest(manifest: Manifest) -> str:
+    """Equal for manifests that give the same engine; scaling is not part of it."""
+    text = manifest.model_dump_json(include={"name", "source", "engine", "resources"})
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check(manifest: Manifest, limits: Limits) -> None:
+    """Refuses what this platform can never run.
+
+    Raises:
+        SourceError: If a built-in model is unknown.
+        ManifestError: Naming the field that asks for too much.
+    """
+    check_local(manifest.source)
+    pool = manifest.resources.pool
+    hosts = limits.pools.get(pool)
+    if hosts is None:
+        shapes = ", ".join(sorted(limits.pools)) or "none"
+        raise ManifestError(
+            f"resources.accelerator: there is no pool {pool}; this platform has: {shapes}",
+            param="resources.accelerator",
+            hint="PENSTOCK_POOLS names the pools and their hosts",
+        )
+    for field, engines in (("min", manifest.scaling.min), ("max", manifest.scaling.max)):
+        if engines > hosts:
+            raise ManifestError(
+                f"scaling.{field}: {engines} engines need as many hosts, "
+                f"but pool {pool} has {hosts}",
+                param=f"scaling.{field}",
+            )
+    if pool == "cpu":
+        asked = (
+            ("resources.memory_gib", manifest.resources.memory_gib),
+            ("engine.kv_cache_gib", manifest.engine.kv_cache_gib),
+        )
+        for name, gib in asked:
+            if gib is not None and gib > limits.memory_gib:
+                raise ManifestError(
+                    f"{name}: {gib:g} GiB are more than the {limits.memory_gib:.1f} GiB "
+                    "that the machine has",
+                    param=name,
+                )
+
+
+class Registry:
+    """The deployed models; one writer at a time."""
+
+    def __init__(self, store: Store, limits: Limits) -> None:
+        self._store = store
+        self._limits = limits
+        self._models: dict[str, DeployedModel] = {}
+        self._writing = asyncio.Lock()
+
+    async def load(self) -> None:
+        """Reads everything from the store, once, at the start."""
+        self._models = {m.name: DeployedModel.of(m) for m in await self._store.models()}
+
+    def models(self) -> list[DeployedModel]:
+        """All deployed models, by name."""
+        return [self._models[name] for name in sorted(self._models)]
+
+    def find(self, name: str) -> DeployedModel | None:
+        """A deployed model, or None."""
+        return self._models.get(name)
+
+    def get(self, name: str) -> DeployedModel:
+        """A deployed model.
+
+        Raises:
+            ModelNotFoundError: If it is not deployed.
+        """
+        try:
+            return self._models[name]
+        except KeyError:
+            raise ModelNotFoundError(f"the model {name!r} is not deployed", param="model") from None
+
+    async def apply(self, manifest: Manifest, at: float) -> ApplyResult:
+        """Makes the manifest the model's current revision, unless it is that already.
+
+        Raises:
+            SourceError, ManifestError: As `check` does.
+            DatabaseError: If the registry cannot be written; nothing has changed then.
+        """
+        check(manifest, self._limits)
+        async with self._writing:
+            known = self._models.get(manifest.name)
+            if known is not None and known.manifest == manifest:
+                return ApplyResult(known.revision, changed=False, is_new=False)
+            number = await self._store.add_revision(manifest, at)
+            created_at = at if known is None else known.stored.created_at
+            earlier = () if known is None else known.stored.revisions
+            added = StoredRevision(manifest.name, number, at, manifest)
+            self._models[manifest.name] = DeployedModel.of(
+                StoredModel(manifest.name, created_at, number, (*earlier, added))
+            )
+            return ApplyResult(number, changed=True, is_new=known is None)
+
+    async def delete(self, name: str) -> None:
+        """Takes the model out of service; its revisions stay in the store.
+
+        Raises:
+            ModelNotFoundError: If it is not deployed.
+            DatabaseError: If the registry cannot be written; nothing has changed then.
+        """
+        async with self._writing:
+            self.get(name)
+            await self._store.delete_model(name)
+            del self._models[name]

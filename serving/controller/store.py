@@ -1,0 +1,205 @@
+"""The registry's rows: models, revisions, keys, events. Knows no rule of the platform."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Self
+
+from sqlalchemy import and_, delete, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from models.errors import ConflictError
+from models.manifest import Manifest
+from serving.controller.database import open_database, translated
+from serving.controller.tables import EVENTS, KEYS, MODELS, REVISIONS
+from serving.protocol import KeyRecord, Role
+
+EVENTS_KEPT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRevision:
+    """One immutable manifest of a model."""
+
+    model: str
+    revision: int
+    created_at: float  # Unix seconds
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A model that is not deleted, with all its revisions, oldest first."""
+
+    name: str
+    created_at: float
+    revision: int
+    revisions: tuple[StoredRevision, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """Something that happened."""
+
+    at: float  # Unix seconds
+    kind: str
+    model: str | None
+    engine_id: str | None
+    message: str
+
+
+class Store:
+    """Reads and writes rows; every method may raise DatabaseError."""
+
+    def __init__(self, engine: AsyncEngine, url: str) -> None:
+        self._engine = engine
+        self._url = url
+
+    @classmethod
+    async def open(cls, url: str) -> Self:
+        """Connects and migrates.
+
+        Raises:
+            DatabaseError: If that is not possible, with a hint why.
+        """
+        return cls(await open_database(url), url)
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self._engine.dispose()
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
+        with translated(self._url):
+            async with self._engine.begin() as connection:
+                yield connection
+
+    # --- models -------------------------------------------------------------------------------
+
+    async def models(self) -> list[StoredModel]:
+        """All models that are not deleted, by name."""
+        async with self._transaction() as db:
+            models = (await db.execute(select(MODELS).where(~MODELS.c.deleted))).all()
+            rows = (
+                await db.execute(
+                    select(REVISIONS)
+                    .join(MODELS, MODELS.c.name == REVISIONS.c.model)
+                    .where(~MODELS.c.deleted)
+                    .order_by(REVISIONS.c.model, REVISIONS.c.revision)
+                )
+            ).all()
+        revisions: dict[str, list[StoredRevision]] = {}
+        for row in rows:
+            manifest = Manifest.model_validate_json(row.manifest)
+            stored = StoredRevision(row.model, row.revision, row.created_at, manifest)
+            revisions.setdefault(row.model, []).append(stored)
+        return [
+            StoredModel(row.name, row.created_at, row.revision, tuple(revisions[row.name]))
+            for row in sorted(models, key=lambda row: str(row.name))
+        ]
+
+    async def add_revision(self, manifest: Manifest, at: float) -> int:
+        """Makes the manifest the model's current revision and returns its number.
+
+        A deleted model of that name comes back with a new time of creation; numbers go on.
+
+        Raises:
+            ConflictError: If somebody else added a revision at the same moment.
+        """
+        name = manifest.name
+        async with self._transaction() as db:
+            row = (await db.execute(select(MODELS).where(MODELS.c.name == name))).one_or_none()
+            if row is None:
+                number = 1
+                await db.execute(
+                    insert(MODELS).values(name=name, created_at=at, revision=1, deleted=False)
+                )
+            else:
+                number = row.revision + 1
+                unchanged = and_(MODELS.c.name == name, MODELS.c.revision == row.revision)
+                result = await db.execute(
+                    update(MODELS)
+                    .where(unchanged)
+                    .values(
+                        revision=number,
+                        deleted=False,
+                        created_at=at if row.deleted else row.created_at,
+                    )
+                )
+                if result.rowcount != 1:
+                    raise ConflictError(f"{name} was deployed by somebody else just now")
+            await db.execute(
+                insert(REVISIONS).values(
+                    model=name,
+                    revision=number,
+                    created_at=at,
+                    manifest=manifest.model_dump_json(),
+                )
+            )
+        return number
+
+    async def delete_model(self, name: str) -> None:
+        """Marks a model as deleted; its revisions stay."""
+        async with self._transaction() as db:
+            await db.execute(update(MODELS).where(MODELS.c.name == name).values(deleted=True))
+
+    # --- keys ---------------------------------------------------------------------------------
+
+    async def keys(self) -> tuple[KeyRecord, ...]:
+        """All keys, by id."""
+        async with self._transaction() as db:
+            rows = (await db.execute(select(KEYS).order_by(KEYS.c.key_id))).all()
+        return tuple(
+            KeyRecord(
+                key_id=row.key_id,
+                name=row.name,
+                role=Role(row.role),
+                prefix=row.prefix,
+                salt=row.salt,
+                digest=row.digest,
+            )
+            for row in rows
+        )
+
+    async def put_key(self, key: KeyRecord, at: float) -> None:
+        """Stores a key in the place of the one with the same role and name, where there is one."""
+        async with self._transaction() as db:
+            await db.execute(
+                delete(KEYS).where(and_(KEYS.c.role == key.role, KEYS.c.name == key.name))
+            )
+            await db.execute(insert(KEYS).values(created_at=at, **key.model_dump(mode="json")))
+
+    # --- events -------------------------------------------------------------------------------
+
+    async def add_events(self, events: Sequence[StoredEvent]) -> None:
+        """Appends events and drops those beyond the newest EVENTS_KEPT."""
+        if not events:
+            return
+        async with self._transaction() as db:
+            await db.execute(
+                insert(EVENTS),
+                [
+                    {
+                        "at": event.at,
+                        "kind": event.kind,
+                        "model": event.model,
+                        "engine_id": event.engine_id,
+                        "message": event.message,
+                    }
+                    for event in events
+                ],
+            )
+            newest = (await db.execute(select(func.max(EVENTS.c.id)))).scalar_one()
+            await db.execute(delete(EVENTS).where(EVENTS.c.id <= newest - EVENTS_KEPT))
+
+    async def events(self, limit: int, model: str | None = None) -> list[StoredEvent]:
+        """The newest events, at most `limit`, newest last."""
+        query = select(EVENTS).order_by(EVENTS.c.id.desc()).limit(limit)
+        if model is not None:
+            query = query.where(EVENTS.c.model == model)
+        async with self._transaction() as db:
+            rows = (await db.execute(query)).all()
+        return [
+            StoredEvent(row.at, row.kind, row.model, row.engine_id, row.message)
+            for row in reversed(rows)
+        ]

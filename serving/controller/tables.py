@@ -1,0 +1,66 @@
+"""The tables of the registry; `migrations/versions/` makes and changes them."""
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+METADATA = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+"""Constraints have names in every database, so that a migration can change them."""
+
+MODELS = Table(
+    "models",
+    METADATA,
+    Column("name", String(64), primary_key=True),
+    Column("created_at", Float, nullable=False),  # Unix seconds of the first deploy
+    Column("revision", Integer, nullable=False),  # the current one
+    Column("deleted", Boolean, nullable=False),
+)
+
+REVISIONS = Table(
+    "revisions",
+    METADATA,
+    Column("model", String(64), ForeignKey("models.name"), primary_key=True),
+    Column("revision", Integer, primary_key=True, autoincrement=False),
+    Column("created_at", Float, nullable=False),
+    Column("manifest", Text, nullable=False),  # JSON
+)
+
+KEYS = Table(
+    "keys",
+    METADATA,
+    Column("key_id", String(64), primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("prefix", String(16), nullable=False, index=True),
+    Column("salt", String(64), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("created_at", Float, nullable=False),
+    UniqueConstraint("role", "name"),
+)
+
+EVENTS = Table(
+    "events",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("model", String(64), index=True),
+    Column("engine_id", String(64)),
+    Column("message", Text, nullable=False),
+)
