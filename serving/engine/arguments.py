@@ -1,0 +1,78 @@
+"""Translates a manifest into vLLM's command line and environment; knows no vLLM. Pure."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from models.manifest import EngineArgument, Manifest
+
+GUARD = "serving.engine.guard.TokenGuard"
+CPU_KV_CACHE_GIB = 0.0625
+"""vLLM's own default on a CPU is 92 % of the machine's memory."""
+
+
+def vllm_arguments(manifest: Manifest, folder: Path) -> tuple[str, ...]:
+    """The command line that serves the weights in `folder` as the manifest says.
+
+    Host and port are left to the launcher.
+    """
+    return tuple(_arguments(manifest, folder))
+
+
+def vllm_environment(manifest: Manifest, accelerators: tuple[str, ...]) -> dict[str, str]:
+    """What the engine's environment has beyond the launcher's.
+
+    Args:
+        manifest: The model.
+        accelerators: Ids of the accelerators that the host holds.
+    """
+    if manifest.resources.accelerator == "cpu":
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(accelerators)}
+
+
+def _arguments(manifest: Manifest, folder: Path) -> Iterator[str]:
+    engine, resources = manifest.engine, manifest.resources
+    on_cpu = resources.accelerator == "cpu"
+    yield f"--model={folder}"
+    yield f"--served-model-name={manifest.name}"
+    yield f"--dtype={engine.dtype}"
+    yield f"--max-num-seqs={engine.max_num_seqs}"
+    if engine.max_model_len is not None:
+        yield f"--max-model-len={engine.max_model_len}"
+    if engine.quantization is not None:
+        yield f"--quantization={engine.quantization}"
+
+    ranks = resources.tensor_parallel * resources.pipeline_parallel
+    yield f"--tensor-parallel-size={resources.tensor_parallel}"
+    yield f"--pipeline-parallel-size={resources.pipeline_parallel}"
+    if on_cpu:
+        # The executor `mp` spins on a whole core on a CPU, so it is used only where it must be.
+        yield f"--distributed-executor-backend={'uni' if ranks == 1 else 'mp'}"
+
+    eager = on_cpu if engine.enforce_eager is None else engine.enforce_eager
+    yield "--enforce-eager" if eager else "--no-enforce-eager"
+    kv_cache_gib = engine.kv_cache_gib or (CPU_KV_CACHE_GIB if on_cpu else None)
+    if kv_cache_gib is not None:
+        yield f"--kv-cache-memory-bytes={int(kv_cache_gib * 2**30)}"
+
+    if engine.tool_parser is not None:
+        yield "--enable-auto-tool-choice"
+        yield f"--tool-call-parser={engine.tool_parser}"
+    if engine.reasoning_parser is not None:
+        yield f"--reasoning-parser={engine.reasoning_parser}"
+
+    yield "--enable-request-id-headers"
+    yield "--enable-prompt-tokens-details"
+    yield "--disable-fastapi-docs"
+    yield "--disable-uvicorn-access-log"
+    yield "--uvicorn-log-level=warning"
+    yield f"--middleware={GUARD}"
+    for name, value in engine.args.items():
+        yield _extra(name, value)
+
+
+def _extra(name: str, value: EngineArgument) -> str:
+    plain = name.lstrip("-").replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{plain}" if value else f"--no-{plain}"
+    return f"--{plain}={value}"

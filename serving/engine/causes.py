@@ -1,0 +1,87 @@
+"""Finds, in what an engine left behind, one sentence that tells the operator why it ended. Pure."""
+
+import re
+from dataclasses import dataclass
+
+_EXCEPTION = re.compile(
+    r"^(?:\([^)]*pid=\d+\)\s*)?(?:(?:ERROR|INFO|WARNING)\s+\d\d-\d\d [\d:]+ \[[^\]]+\]\s*)?"
+    r"(?P<type>[A-Za-z_][\w.]*(?:Error|Exception|Interrupt))\s*:\s*(?P<text>\S.*)$"
+)
+_ARGUMENT = re.compile(r"^.*: error: (?P<text>.+)$")
+_CONSEQUENCES = ("Engine core initialization failed", "EngineCore encountered", "Worker failed")
+"""Exceptions that only say that another process failed: its own exception says why."""
+
+_HINTS = (
+    (re.compile(r"KV cache is needed|No available memory for the cache blocks", re.IGNORECASE),
+     "raise engine.kv_cache_gib or lower engine.max_model_len"),
+    (re.compile(r"out of memory|OutOfMemory|Cannot allocate memory", re.IGNORECASE),
+     "lower engine.kv_cache_gib or engine.max_num_seqs, or give the model more memory"),
+    (re.compile(r"unrecognized arguments|invalid choice|invalid \S+ value|expected one argument"),
+     "see engine in the manifest; further arguments are those of vLLM 0.32"),
+    (re.compile(r"max_model_len|max model len|derived max", re.IGNORECASE),
+     "lower engine.max_model_len"),
+    (re.compile(r"tool.?(call)?.?parser", re.IGNORECASE), "see engine.tool_parser in the manifest"),
+    (re.compile(r"architectures? .*not supported", re.IGNORECASE),
+     "this version of vLLM cannot serve the model"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why an engine ended."""
+
+    sentence: str
+    hint: str | None = None
+
+
+def is_consequence(text: str) -> bool:
+    """Whether an error only tells that another process failed."""
+    return any(phrase in text for phrase in _CONSEQUENCES)
+
+
+def of_text(text: str) -> Cause:
+    """The cause in an error's own text: its telling line, with a hint where one is known."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # Pydantic puts its verdict after the number of errors and the field.
+    verdict = next((line for line in lines if line.startswith("Value error, ")), None)
+    sentence = (verdict or (lines[0] if lines else "no reason was given")).removeprefix(
+        "Value error, "
+    )
+    sentence = re.sub(r" \[type=[a-z_]+, input_value=.*$", "", sentence)
+    return Cause(_shorten(sentence), _hint(text))
+
+
+def of_exit(code: int | None, signal: str | None, log_tail: str) -> Cause:
+    """The cause of an engine's end, from its exit and the end of its log."""
+    found = _last_exception(log_tail)
+    if found is not None:
+        return found
+    if signal == "SIGKILL":
+        return Cause(
+            "the engine was killed (SIGKILL)", "if nobody did it, the node ran out of memory"
+        )
+    if signal is not None:
+        return Cause(f"the engine was ended by {signal}", "its log may say more")
+    return Cause(f"the engine ended with exit code {code}", "its log may say more")
+
+
+def _last_exception(log_tail: str) -> Cause | None:
+    fallback = None
+    lines = log_tail.splitlines()
+    for index in range(len(lines) - 1, -1, -1):
+        match = _EXCEPTION.match(lines[index].strip()) or _ARGUMENT.match(lines[index].strip())
+        if match is None:
+            continue
+        text = "\n".join([match["text"], *lines[index + 1 : index + 4]])
+        if not is_consequence(text):
+            return of_text(text)
+        fallback = fallback or of_text(text)
+    return fallback
+
+
+def _hint(text: str) -> str | None:
+    return next((hint for pattern, hint in _HINTS if pattern.search(text)), None)
+
+
+def _shorten(sentence: str) -> str:
+    return sentence if len(sentence) <= 400 else f"{sentence[:397]}..."

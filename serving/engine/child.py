@@ -1,0 +1,102 @@
+"""An engine's first process, between the fork and vLLM: sets itself apart and reports its end."""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from models.errors import PenstockError
+from serving.engine import causes, lifeline
+from serving.engine.guard import TOKEN_VARIABLE
+from serving.engine.launch_protocol import Died, Reached, SpawnRequest, encode
+from serving.protocol import StartPhase
+
+LIFELINE_VARIABLE = "PENSTOCK_ENGINE_LIFELINE"
+"""Environment variable of an executed engine: the descriptor of the pipe that it watches."""
+
+OOM_SCORE_ADJ = 500
+"""Where memory runs out, the kernel shall take an engine, not the launcher or the controller."""
+
+Serve = Callable[[tuple[str, ...], socket.socket, Callable[[StartPhase], None]], None]
+"""Runs an engine in this process: arguments, listening socket, mark."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inheritance:
+    """The descriptors that an engine's first process gets from the launcher."""
+
+    listener: socket.socket
+    lifeline_fd: int
+    """Read end of the pipe that the launcher holds open while the engine may live."""
+    events_fd: int
+    """Write end of the pipe for the engine's events."""
+    log_fd: int
+    """File for the engine's output."""
+
+
+def run_forked(request: SpawnRequest, own: Inheritance, serve: Serve) -> NoReturn:
+    """Becomes the engine, in this process; to be called in the child of a fork."""
+
+    def mark(phase: StartPhase) -> None:
+        os.write(own.events_fd, encode(Reached(phase=phase, at=time.time())))
+
+    code = 1
+    try:
+        _set_apart(request, own.log_fd)
+        lifeline.watch(own.lifeline_fd)
+        serve(request.args, own.listener, mark)
+        code = 0
+    except SystemExit as exc:
+        code = exc.code if isinstance(exc.code, int) else 1
+    except PenstockError as exc:
+        os.write(own.events_fd, encode(Died(cause=str(exc), hint=exc.hint)))
+    except BaseException as exc:  # noqa: BLE001, whatever it is, it must not run on in the launcher
+        traceback.print_exc()
+        # An exception that only tells of another process's failure is explained by the log.
+        if not causes.is_consequence(str(exc)):
+            cause = causes.of_text(str(exc) or type(exc).__name__)
+            os.write(own.events_fd, encode(Died(cause=cause.sentence, hint=cause.hint)))
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def run_executed(request: SpawnRequest, own: Inheritance) -> NoReturn:
+    """Becomes the engine by executing vLLM anew; to be called in the child of a fork."""
+    try:
+        _set_apart(request, own.log_fd)
+        host, port = own.listener.getsockname()[:2]
+        # Bound and not listening: it keeps the port for vLLM, which binds it again.
+        for descriptor in (own.listener.fileno(), own.lifeline_fd):
+            os.set_inheritable(descriptor, True)
+        os.environ[LIFELINE_VARIABLE] = str(own.lifeline_fd)
+        command = [sys.executable, "-m", "serving.engine.exec_child", *request.args]
+        os.execv(sys.executable, [*command, f"--host={host}", f"--port={port}"])  # noqa: S606
+    except BaseException:  # noqa: BLE001, whatever it is, it must not run on in the launcher
+        traceback.print_exc()
+    finally:
+        os._exit(1)
+
+
+def _set_apart(request: SpawnRequest, log_fd: int) -> None:
+    os.setsid()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    null_fd = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null_fd, 0)
+    os.dup2(log_fd, 1)
+    os.dup2(log_fd, 2)
+    os.close(null_fd)
+    os.close(log_fd)
+    Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ), "ascii")
+    os.environ.update(request.environment)
+    os.environ[TOKEN_VARIABLE] = request.token

@@ -1,0 +1,20 @@
+"""An engine executed anew: vLLM's public entry point, watched so that it outlives no launcher.
+
+Run by the launcher as `python -m serving.engine.exec_child ARGUMENTS`. The processes that vLLM
+starts from here import this module again, as `__mp_main__`; they inherit no pipe, so the kernel
+ends them with their parent.
+"""
+
+import os
+import runpy
+
+from serving.engine import lifeline
+from serving.engine.child import LIFELINE_VARIABLE
+from serving.engine.vllm_adapter import EXEC_MODULE
+
+if __name__ == "__mp_main__":
+    lifeline.die_with_parent()
+
+if __name__ == "__main__":
+    lifeline.watch(int(os.environ[LIFELINE_VARIABLE]))
+    runpy.run_module(EXEC_MODULE, run_name="__main__")

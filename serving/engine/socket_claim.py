@@ -1,0 +1,69 @@
+"""A Unix socket that exactly one living process serves: a lock file decides, not the socket."""
+
+import contextlib
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from models.errors import BadRequestError, ConflictError
+
+MAX_PATH_BYTES = 107
+"""Longest path of a Unix socket on Linux."""
+
+
+class Claim:
+    """The right to serve a socket's path."""
+
+    def __init__(self, path: Path, lock_fd: int) -> None:
+        self._path = path
+        self._lock_fd = lock_fd
+
+    def listen(self) -> socket.socket:
+        """Listens at the path, for this user alone; replaces what a dead process left there."""
+        self._path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        previous = os.umask(0o177)
+        try:
+            listener.bind(str(self._path))
+        finally:
+            os.umask(previous)
+        listener.listen(128)
+        return listener
+
+    def abandon(self) -> None:
+        """Lets a forked child not hold the claim: a lock lives as long as any copy of it."""
+        os.close(self._lock_fd)
+
+
+@contextlib.contextmanager
+def claim_socket(path: Path) -> Iterator[Claim]:
+    """Claims a socket's path until the block ends, then removes the socket.
+
+    Raises:
+        ConflictError: If a living process has claimed it.
+        BadRequestError: If the path cannot be used.
+    """
+    if len(os.fsencode(path)) > MAX_PATH_BYTES:
+        raise BadRequestError(
+            f"{path} is longer than the {MAX_PATH_BYTES} bytes that a Unix socket may have",
+            hint="choose a shorter data directory",
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock_fd = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as exc:
+        raise BadRequestError(f"cannot use {path}: {exc.strerror}") from exc
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        os.close(lock_fd)
+        raise ConflictError(
+            f"another launcher serves {path}", hint="stop it, or choose another socket"
+        ) from exc
+    try:
+        yield Claim(path, lock_fd)
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(lock_fd)

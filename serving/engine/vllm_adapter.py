@@ -1,0 +1,244 @@
+"""The only module that imports vLLM: warms it up, and runs one engine with its OpenAI app.
+
+All use of vLLM's inner API is here, for vLLM 0.32.0. The imports stand inside the functions, so
+that this module can be named without paying for vLLM's import (7 s).
+"""
+
+import argparse
+import functools
+import gc
+import importlib
+import logging
+import os
+import socket
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from models.errors import BadRequestError
+from serving.engine import causes
+from serving.protocol import StartPhase
+
+if TYPE_CHECKING:
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+Mark = Callable[[StartPhase], None]
+"""Notes, with the present time, that a phase of the start was reached."""
+
+ENVIRONMENT = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_OFFLINE": "1",
+    # With 1, the CPU platform turns the executor `uni` into `mp`, which spins on a whole core.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    # Longer than any gateway keeps an idle connection, so that it never writes to one just closed.
+    "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "120",
+}
+"""What an engine's process needs in its environment before vLLM is imported."""
+
+EXEC_MODULE = "vllm.entrypoints.openai.api_server"
+"""vLLM's public entry point (the `vllm` command of the CPU build crashes)."""
+
+_WARM_MODULES = (
+    "uvloop",
+    "uvicorn.protocols.http.httptools_impl",
+    "uvicorn.lifespan.on",
+    "serving.engine.guard",
+    "vllm.entrypoints.launchers.api_server.entry",
+    "vllm.v1.engine.async_llm",
+    "vllm.v1.engine.core",
+    "vllm.v1.executor.uniproc_executor",
+    "vllm.v1.executor.multiproc_executor",
+    "vllm.v1.core.sched.scheduler",
+    "vllm.v1.metrics.reader",
+    "vllm.renderers.hf",
+    "vllm.distributed.elastic_ep.elastic_execute",
+    "vllm.model_executor.layers.quantization.online.base",
+    "vllm.model_executor.layers.quantization.compressed_tensors.utils",
+    "vllm.model_executor.layers.quantization.utils.flashinfer_fp4_moe",
+    "vllm.entrypoints.anthropic.api_router",
+    "vllm.entrypoints.cohere.api_router",
+    "vllm.entrypoints.generate.api_router",
+    "vllm.entrypoints.generate.generative_scoring.api_router",
+    "vllm.entrypoints.generate.structured_decisions.api_router",
+    "vllm.entrypoints.openai.models.api_router",
+    "vllm.entrypoints.openai.responses.api_router",
+    "vllm.entrypoints.openai.responses.serving",
+    "vllm.entrypoints.scale_out.factories",
+    "vllm.entrypoints.scale_out.derender.api_router",
+    "vllm.entrypoints.scale_out.render.api_router",
+    "vllm.entrypoints.scale_out.token_in_token_out.api_router",
+    "vllm.entrypoints.serve.elastic_ep.api_router",
+    "vllm.entrypoints.serve.instrumentator.metrics",
+    "vllm.entrypoints.serve.instrumentator.offline_docs",
+    "vllm.entrypoints.serve.lora.api_router",
+    "vllm.entrypoints.serve.middleware.x_request_id",
+    "vllm.entrypoints.serve.profile.api_router",
+    "vllm.entrypoints.serve.tokenize.api_router",
+    "vllm.entrypoints.serve.utils.orca_metrics",
+    "vllm.entrypoints.serve.utils.sse_keep_alive",
+    "vllm.model_executor.models.llama",
+    "vllm.model_executor.models.qwen2",
+    "vllm.model_executor.models.qwen3",
+    "model_hosting_container_standards.sagemaker",
+    "transformers.models.llama.configuration_llama",
+    "transformers.models.qwen2.configuration_qwen2",
+    "transformers.models.qwen3.configuration_qwen3",
+)
+"""What an engine imports on its way to the first token, found by comparing sys.modules before and
+after; a module that is missing costs time, one too many costs memory."""
+
+_CPU_MODULES = ("vllm.v1.worker.cpu_worker", "vllm.v1.attention.backends.cpu_attn")
+_GPU_MODULES = ("vllm.v1.worker.gpu_worker",)
+
+
+def pre_import() -> str:
+    """Imports and warms all that engines have in common; the caller then forks engines.
+
+    Initialises no accelerator and starts no thread. Call it once, with ENVIRONMENT set.
+
+    Returns:
+        Name and version of the build, as `vllm 0.32.0`.
+    """
+    for name in _WARM_MODULES:
+        importlib.import_module(name)
+    import torch._dynamo.trace_rules
+    from vllm.platforms import current_platform
+    from vllm.version import __version__
+
+    for name in _CPU_MODULES if current_platform.is_cpu() else _GPU_MODULES:
+        importlib.import_module(name)
+    # Each engine would register the same overrides again, at 0.37 s.
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
+        current_platform.register_triton_kernel_overrides()
+    type(current_platform).register_triton_kernel_overrides = classmethod(lambda cls: None)
+    torch._dynamo.trace_rules.get_torch_obj_rule_map()
+    _parser()
+    gc.collect()
+    gc.freeze()  # else each child copies and walks the whole heap: 0.9 s
+    return f"vllm {__version__}"
+
+
+def fork_obstacle() -> str | None:
+    """Why an engine cannot be forked from this process, or None where it can."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        return "CUDA is initialised in the launcher"
+    return None
+
+
+def serve(arguments: Sequence[str], listener: socket.socket, mark: Mark) -> None:
+    """Runs one engine behind its OpenAI app until SIGTERM; for a process forked after pre_import.
+
+    Args:
+        arguments: vLLM's command line, without host and port.
+        listener: The bound and listening socket.
+        mark: Called at WEIGHTS (in the process that loads them) and at ENGINE_READY.
+
+    Raises:
+        BadRequestError: If vLLM refuses an argument.
+    """
+    import uvloop
+    from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
+
+    try:
+        args = _parser().parse_args(list(arguments))
+        validate_parsed_serve_args(args)
+    except (ValueError, TypeError, KeyError) as exc:
+        cause = causes.of_text(str(exc))
+        raise BadRequestError(cause.sentence, hint=cause.hint) from exc
+    # Fifty lines that list vLLM's routes.
+    logging.getLogger("vllm.entrypoints.launchers.launcher").setLevel(logging.WARNING)
+    _inspect_imported_models_here()
+    _mark_weights(mark)
+    uvloop.run(_serve(args, listener, mark))
+
+
+async def _serve(args: argparse.Namespace, listener: socket.socket, mark: Mark) -> None:
+    from vllm import envs
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+    from vllm.entrypoints.launchers.app import build_app
+    from vllm.entrypoints.launchers.launcher import serve_http, validate_api_server_args
+    from vllm.usage.usage_lib import UsageContext
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    try:
+        validate_api_server_args(args)
+        config = AsyncEngineArgs.from_cli_args(args).create_engine_config(
+            usage_context=UsageContext.OPENAI_API_SERVER
+        )
+    except (ValueError, TypeError, KeyError, NotImplementedError) as exc:
+        cause = causes.of_text(str(exc))
+        raise BadRequestError(cause.sentence, hint=cause.hint) from exc
+    # The CPU platform has just set this to spawn, which would import everything anew.
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
+    engine = AsyncLLM.from_vllm_config(
+        config,
+        usage_context=UsageContext.OPENAI_API_SERVER,
+        disable_log_stats=args.disable_log_stats,
+    )
+    try:
+        tasks = await engine.get_supported_tasks()
+        app = build_app(args, tasks, engine.model_config)
+        await init_app_state(engine, app.state, args, tasks)
+        host, port = listener.getsockname()[:2]
+        # Callers may connect already: the launcher listens, and uvicorn accepts what waits.
+        mark(StartPhase.ENGINE_READY)
+        stopping = await serve_http(
+            app,
+            sock=listener,
+            host=host,
+            port=port,
+            log_level=args.uvicorn_log_level,
+            access_log=False,
+            timeout_keep_alive=envs.VLLM_HTTP_TIMEOUT_KEEP_ALIVE,
+        )
+    finally:
+        engine.shutdown(timeout=0)
+    await stopping
+
+
+@functools.cache
+def _parser() -> "FlexibleArgumentParser":
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    class Parser(FlexibleArgumentParser):
+        """Raises where argparse would print its usage and exit."""
+
+        def error(self, message: str) -> NoReturn:
+            raise ValueError(message)
+
+    return make_arg_parser(Parser(prog="vllm"))
+
+
+def _inspect_imported_models_here() -> None:
+    """Has vLLM look at a model's class in this process instead of in a new one, which takes 10 s.
+
+    vLLM starts one because importing a model could initialise CUDA; a model that was imported
+    before the fork did not.
+    """
+    from vllm.model_executor.models import registry
+
+    ordinary = registry._LazyRegisteredModel.inspect_model_cls
+
+    def inspect_model_cls(model: Any) -> Any:
+        if model.module_name in sys.modules:
+            return registry._ModelInfo.from_model_cls(model.load_model_cls())
+        return ordinary(model)
+
+    registry._LazyRegisteredModel.inspect_model_cls = inspect_model_cls
+
+
+def _mark_weights(mark: Mark) -> None:
+    from vllm.v1.worker.worker_base import WorkerWrapperBase
+
+    def load_model(wrapper: Any, *args: Any, **kwargs: Any) -> Any:
+        result = wrapper.worker.load_model(*args, **kwargs)
+        mark(StartPhase.WEIGHTS)
+        return result
+
+    WorkerWrapperBase.load_model = load_model
