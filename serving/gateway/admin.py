@@ -1,0 +1,122 @@
+"""Passes `/admin/v1` on to the controller, which checks the caller's key itself."""
+
+import io
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+from starlette.types import Receive, Scope, Send
+from yarl import URL
+
+from models.errors import NotFoundError, UnreachableError
+from serving.gateway.bodies import TenantLeftError, WhileTenantStays, read_body
+from serving.gateway.engines import new_session
+from serving.gateway.errors import Header
+
+PREFIX = "/admin/v1"
+
+HOP_BY_HOP = frozenset({
+    b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te",
+    b"trailer", b"trailers", b"transfer-encoding", b"upgrade",
+})  # fmt: skip
+"""Headers that speak of one connection only (RFC 9110, section 7.6.1)."""
+
+NOT_FORWARDED = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"x-request-id"}
+NOT_RETURNED = HOP_BY_HOP | {b"server", b"date", b"x-request-id"}
+
+RETRY_AFTER_S = 1.0
+
+
+class AdminPassage:
+    """ASGI endpoint for everything under PREFIX."""
+
+    def __init__(self, controller_url: str, max_body_bytes: int) -> None:
+        self._base = controller_url.rstrip("/")
+        self._max_body_bytes = max_body_bytes
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = new_session(keepalive_s=2.0)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request.
+
+        Raises:
+            PenstockError: Before the answer has started; the door answers it.
+            TenantLeftError: If the caller left before the answer was complete.
+        """
+        url = self._url(scope)
+        body = await read_body(receive, scope["headers"], self._max_body_bytes)
+        answered = False
+        try:
+            async with WhileTenantStays(receive):
+                await self._pass(scope, url, body, send)
+                answered = True
+        except TenantLeftError:
+            if not answered:
+                raise
+
+    async def _pass(self, scope: Scope, url: URL, body: bytes, send: Send) -> None:
+        if self._session is None:
+            raise RuntimeError("the passage to the controller is used before it was opened")
+        headers = [
+            (name.decode("latin-1"), value.decode("latin-1"))
+            for name, value in end_to_end(scope["headers"], NOT_FORWARDED)
+        ]
+        headers.append(("x-request-id", scope["state"]["request_id"]))
+        started = False
+        try:
+            async with self._session.request(
+                scope["method"],
+                url,
+                headers=headers,
+                data=io.BytesIO(body) if body else None,
+                allow_redirects=False,
+            ) as response:
+                returned = [*end_to_end(response.raw_headers, NOT_RETURNED)]
+                start = {"type": "http.response.start", "status": response.status}
+                started = True
+                await send({**start, "headers": returned})
+                async for chunk in response.content.iter_any():
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except (aiohttp.ClientError, OSError) as exc:
+            if started:
+                raise
+            raise UnreachableError(
+                "the controller does not answer; models that are awake are served all the same",
+                retry_after_s=RETRY_AFTER_S,
+            ) from exc
+        await send({"type": "http.response.body", "body": b""})
+
+    def _url(self, scope: Scope) -> URL:
+        """The controller's URL for a request; a path that climbs out of the prefix has none."""
+        raw: bytes = scope.get("raw_path") or scope["path"].encode()
+        path: str = scope["path"]
+        if not path.startswith(PREFIX + "/") or {".", ".."} & set(path.split("/")):
+            raise NotFoundError(f"there is no {path} here")
+        query: bytes = scope["query_string"]
+        target = raw + (b"?" + query if query else b"")
+        return URL(self._base + target.decode("latin-1"), encoded=True)
+
+
+def end_to_end(headers: Iterable[Header], without: frozenset[bytes]) -> list[Header]:
+    """The headers that may pass, in lower case."""
+    lowered = [(name.lower(), value) for name, value in headers]
+    named = {
+        token.strip().lower()
+        for name, value in lowered
+        if name == b"connection"
+        for token in value.split(b",")
+    }
+    return [(name, value) for name, value in lowered if name not in without and name not in named]

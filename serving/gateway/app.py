@@ -1,0 +1,101 @@
+"""Wires the gateway together: `python -m serving.gateway.app`."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from models.errors import PenstockError
+from serving import logs
+from serving.gateway.admin import PREFIX, AdminPassage
+from serving.gateway.auth import Keyring
+from serving.gateway.calls import OPERATIONS
+from serving.gateway.door import Door
+from serving.gateway.engines import EngineClient
+from serving.gateway.errors import answer_of_http
+from serving.gateway.keepsake import Keepsake
+from serving.gateway.lanes import Lanes
+from serving.gateway.link import ControllerLink
+from serving.gateway.proxy import Limits, Proxy
+from serving.gateway.routes import make_router
+from serving.gateway.server import run
+from serving.gateway.sync import Sync
+from serving.gateway.telemetry import GatewayMetrics
+from serving.settings import GatewaySettings
+
+log = logs.get_logger(__name__)
+
+
+def create_app(settings: GatewaySettings) -> FastAPI:
+    """The gateway as an ASGI app, which runs its background tasks for as long as its lifespan."""
+    limits = Limits(
+        max_body_bytes=int(settings.max_body_mib * 2**20), deadline_s=settings.deadline_s
+    )
+    link = ControllerLink(settings.controller_url, settings.internal_token.get_secret_value())
+    keyring = Keyring()
+    metrics = GatewayMetrics()
+    engines = EngineClient()
+    passage = AdminPassage(settings.controller_url, limits.max_body_bytes)
+    urgent = asyncio.Event()
+    lanes = Lanes(settings.max_queued, alarm=urgent.set)
+    sync = Sync(link, lanes, keyring, Keepsake(settings.gateway_state_dir), urgent)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        sync.recall()
+        async with AsyncExitStack() as stack:
+            for part in (link, engines, passage):
+                await stack.enter_async_context(part)
+            in_step = asyncio.create_task(sync.run())
+            try:
+                yield
+            finally:
+                in_step.cancel()
+                await asyncio.gather(in_step, return_exceptions=True)
+
+    app = FastAPI(
+        title="Penstock gateway",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        exception_handlers={HTTPException: _on_http_exception},
+    )
+    for operation in OPERATIONS:
+        proxy = Proxy(operation, limits, keyring, lanes, engines, metrics)
+        app.router.routes.append(Route(operation.path, proxy, methods=["POST"]))
+    if settings.admin_api:
+        app.router.routes.append(Route(PREFIX + "/{path:path}", passage))
+    app.include_router(make_router(keyring, lanes, metrics))
+    app.add_middleware(Door)
+    return app
+
+
+async def _on_http_exception(request: Request, exc: Exception) -> Response:
+    """The router's own 404 and 405, in OpenAI's shape."""
+    status = exc.status_code if isinstance(exc, HTTPException) else 500
+    allow = (exc.headers or {}).get("Allow") if isinstance(exc, HTTPException) else None
+    answer = answer_of_http(status, request.method, request.url.path, allow)
+    headers = {name.decode(): value.decode("latin-1") for name, value in answer.headers}
+    return Response(answer.body, answer.status, headers=headers, media_type="application/json")
+
+
+def main() -> int:
+    """Runs a gateway from its `PENSTOCK_*` settings; the exit code is 0 after a clean stop."""
+    logs.configure("gateway")
+    try:
+        settings = GatewaySettings.load()
+        run(create_app(settings), settings)
+    except PenstockError as error:
+        log.error("not_started", reason=str(error), hint=error.hint)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""Turns every error into an answer of OpenAI's shape; the one place in the gateway that does."""
+
+import math
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import orjson
+from starlette.types import Receive, Send
+
+from models.errors import (
+    BadRequestError,
+    MethodNotAllowedError,
+    NotFoundError,
+    PenstockError,
+    UnauthenticatedError,
+    UnavailableError,
+    UpstreamError,
+)
+from serving.gateway.bodies import drain
+
+Header = tuple[bytes, bytes]
+
+MAX_MESSAGE_CHARS = 4000
+"""Longer messages of an engine are cut: one of vLLM's can echo a whole body."""
+
+OUR_FAULT = frozenset({401, 403, 404, 405, 407, 408, 421})
+"""An engine's answers that only a mistake of the platform's can cause: the tenant sees 502."""
+
+CONTEXT_OVERFLOW = ("maximum context length", "maximum model length")
+"""Parts of vLLM's messages about a prompt that does not fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer: what an error looks like on the wire."""
+
+    status: int
+    body: bytes
+    headers: tuple[Header, ...] = ()
+
+    async def send(self, send: Send) -> None:
+        """Sends it as an ASGI response."""
+        await self._send_all_but_the_end(send)
+        await send({"type": "http.response.body", "body": b""})
+
+    async def send_and_drain(self, receive: Receive, send: Send) -> None:
+        """Sends it while the caller may still be sending, then closes the connection.
+
+        Many clients read no answer before they have written their whole body, and lose it when
+        the connection is reset under them. So what still comes is read and thrown away for a
+        while before the end.
+        """
+        await self._send_all_but_the_end(send, (b"connection", b"close"))
+        await drain(receive)
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _send_all_but_the_end(self, send: Send, *extra: Header) -> None:
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(self.body)).encode()),
+            *self.headers,
+            *extra,
+        ]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+
+
+def answer_of(error: PenstockError) -> Answer:
+    """The answer to a request that ended in `error`."""
+    headers: list[Header] = []
+    if isinstance(error, UnauthenticatedError):
+        headers.append((b"www-authenticate", b'Bearer realm="penstock"'))
+    retry_after_s = error.retry_after_s
+    if retry_after_s is None and isinstance(error, UnavailableError):
+        retry_after_s = 1.0
+    if retry_after_s is not None:
+        headers.append((b"retry-after", str(max(1, math.ceil(retry_after_s))).encode()))
+    return Answer(error.status, orjson.dumps(error.body()), tuple(headers))
+
+
+def answer_of_http(status: int, method: str, path: str, allow: str | None) -> Answer:
+    """The answer where the router found no route, or none for this method."""
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        answer = answer_of(MethodNotAllowedError(f"{method} is not allowed on {path}"))
+        headers = ((b"allow", allow.encode("latin-1")),) if allow else ()
+        return Answer(answer.status, answer.body, headers)
+    if status == HTTPStatus.NOT_FOUND:
+        return answer_of(NotFoundError(f"there is no {path} here"))
+    return answer_of(BadRequestError(HTTPStatus(status).phrase.lower()))
+
+
+def answer_of_engine(status: int, body: bytes) -> Answer:
+    """An engine's refusal (4xx), made OpenAI's: its message and param, our type and code."""
+    if status in OUR_FAULT or status < 400:
+        return answer_of(UpstreamError("the engine refused a request that the gateway had let in"))
+    message, param = _engine_error(body)
+    if message is None:
+        message = HTTPStatus(status).phrase if status in set(HTTPStatus) else f"status {status}"
+    overflow = any(part in message for part in CONTEXT_OVERFLOW)
+    if status == HTTPStatus.NOT_IMPLEMENTED:
+        status = int(HTTPStatus.BAD_REQUEST)  # the request asks for what the model cannot do
+    error = {
+        "message": message[:MAX_MESSAGE_CHARS],
+        "type": "rate_limit_error" if status == 429 else "invalid_request_error",
+        "param": param,
+        "code": "context_length_exceeded" if overflow else None,
+    }
+    return Answer(status, orjson.dumps({"error": error}))
+
+
+def sse_event(answer: Answer) -> bytes:
+    """The answer as the server-sent event that ends a stream which broke after its first byte.
+
+    It begins with an empty line, which ends whatever event came before it.
+    """
+    return b"\ndata: " + answer.body + b"\n\n"
+
+
+def _engine_error(body: bytes) -> tuple[str | None, str | None]:
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None, None
+    error = parsed.get("error", parsed) if isinstance(parsed, dict) else None
+    if not isinstance(error, dict):
+        return (error, None) if isinstance(error, str) else (None, None)
+    message, param = error.get("message"), error.get("param")
+    return (
+        message if isinstance(message, str) and message else None,
+        param if isinstance(param, str) else None,
+    )

@@ -1,0 +1,108 @@
+"""The HTTP side of what the gateway and the controller say to each other."""
+
+from types import TracebackType
+from typing import Self, TypeVar
+
+import aiohttp
+from pydantic import ValidationError
+from yarl import URL
+
+from models.errors import UnreachableError
+from serving.gateway.engines import new_session
+from serving.protocol import (
+    POLL_S,
+    DemandReply,
+    DemandReport,
+    IdentitiesDelta,
+    Message,
+    RoutesDelta,
+)
+
+CONNECT_TIMEOUT_S = 2.0
+POLL_TIMEOUT_S = POLL_S + 5.0
+DEMAND_TIMEOUT_S = 2.0
+
+MessageT = TypeVar("MessageT", bound=Message)
+
+
+class ControllerLink:
+    """Calls the controller's internal API; its every failure is an UnreachableError."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._base = url.rstrip("/") + "/internal/v1"
+        self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = new_session(keepalive_s=2.0, connect_timeout_s=CONNECT_TIMEOUT_S)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def routes(self, after: int) -> RoutesDelta:
+        """Waits for a routing table other than version `after`.
+
+        Raises:
+            UnreachableError: If the controller does not answer, or not sensibly.
+        """
+        return await self._call("GET", f"/routes?after={after}", POLL_TIMEOUT_S, RoutesDelta)
+
+    async def identities(self, after: int) -> IdentitiesDelta:
+        """Waits for keys other than those of version `after`.
+
+        Raises:
+            UnreachableError: If the controller does not answer, or not sensibly.
+        """
+        return await self._call(
+            "GET", f"/identities?after={after}", POLL_TIMEOUT_S, IdentitiesDelta
+        )
+
+    async def demand(self, report: DemandReport) -> DemandReply:
+        """Reports demand and takes slot leases.
+
+        Raises:
+            UnreachableError: If the controller does not answer, or not sensibly.
+        """
+        body = report.model_dump_json().encode()
+        return await self._call("POST", "/demand", DEMAND_TIMEOUT_S, DemandReply, body)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        timeout_s: float,
+        expected: type[MessageT],
+        body: bytes | None = None,
+    ) -> MessageT:
+        if self._session is None:
+            raise RuntimeError("the link to the controller is used before it was opened")
+        try:
+            async with self._session.request(
+                method,
+                URL(self._base + path, encoded=True),
+                data=body,
+                headers=self._headers,
+                timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S),
+                allow_redirects=False,
+            ) as response:
+                content = await response.read()
+        except (aiohttp.ClientError, OSError, TimeoutError) as exc:
+            raise UnreachableError(f"the controller does not answer: {type(exc).__name__}") from exc
+        if response.status in (401, 403):
+            raise UnreachableError(
+                "the controller refuses the gateway's token",
+                hint="give both the same PENSTOCK_INTERNAL_TOKEN",
+            )
+        if response.status != 200:
+            raise UnreachableError(f"the controller answers {response.status} to {path}")
+        try:
+            return expected.model_validate_json(content)
+        except ValidationError as exc:
+            raise UnreachableError(f"the controller's answer to {path} is not understood") from exc

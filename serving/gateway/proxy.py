@@ -1,0 +1,297 @@
+"""The hot path: one request from the tenant's door to an engine, and its bytes back.
+
+Raw ASGI, because each streamed chunk passes here. A request holds a slot of one engine from the
+moment it is sent until its answer is complete, broken off or no longer wanted. Until the first
+byte of an engine's answer the tenant has seen nothing, so the request can go to another engine:
+
+    could not be reached      the engine is ejected; as often as it takes until the deadline,
+                              for the request never got there
+    broke off, answered 5xx   at most MAX_BROKEN engines, then 502: it may be the request's doing
+    503 (engine's queue full) as often as it takes until the deadline
+"""
+
+import asyncio
+import time
+import uuid
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from http import HTTPStatus
+
+from starlette.types import Receive, Scope, Send
+
+from models.errors import PenstockError, UnavailableError, UpstreamError
+from serving.gateway.auth import Keyring
+from serving.gateway.balancer import Endpoint
+from serving.gateway.bodies import TenantLeftError, WhileTenantStays, read_body
+from serving.gateway.calls import Call, Operation
+from serving.gateway.engines import EngineBrokeError, EngineClient, EngineGoneError, EngineReply
+from serving.gateway.errors import Answer, answer_of, answer_of_engine, sse_event
+from serving.gateway.lanes import Lane, Lanes, Place
+from serving.gateway.stream import WholeLines, split_at_error, status_in_error
+from serving.gateway.telemetry import GatewayMetrics
+from serving.logs import get_logger
+
+MAX_BROKEN = 2
+"""A request that this many engines broke off, or failed on, is not tried again."""
+
+BUSY_S = 0.25
+"""An engine that answered 503 gets no request for this long."""
+
+FAULT_PAUSE_S = 0.5
+"""Wait before a request that an engine answered 5xx is tried again: where the engine is dying,
+its endpoint is gone by then. The engine is not ejected, or one request could eject them all."""
+
+CLIENT_LEFT = 499
+
+log = get_logger(__name__)
+
+
+class Verdict(Enum):
+    """How one attempt ended."""
+
+    ANSWERED = auto()  # the tenant has an answer, good or bad
+    GONE = auto()  # no connection to the engine
+    BROKE = auto()  # the engine took the request and broke off
+    FAULT = auto()  # the engine answered that it failed
+    BUSY = auto()  # the engine's own queue is full
+
+
+@dataclass(slots=True)
+class Visit:
+    """One request at the door, as far as metrics and the log want to know it."""
+
+    request_id: str
+    began_s: float
+    status: int = 0
+    model: str = ""
+    key_id: str = ""
+    engine_id: str = ""
+    broken: list[str] = field(default_factory=list)  # engine_ids that failed on it
+    streaming: bool = False  # the answer has started
+    complete: bool = False
+    cut: bool = False  # an engine broke off mid-stream
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the settings bound on this path."""
+
+    max_body_bytes: int
+    deadline_s: float
+
+
+class Proxy:
+    """ASGI endpoint of one operation."""
+
+    def __init__(
+        self,
+        operation: Operation,
+        limits: Limits,
+        keyring: Keyring,
+        lanes: Lanes,
+        engines: EngineClient,
+        metrics: GatewayMetrics,
+    ) -> None:
+        self._operation = operation
+        self._limits = limits
+        self._keyring = keyring
+        self._lanes = lanes
+        self._engines = engines
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request.
+
+        Raises:
+            PenstockError: Before the answer has started; the door answers it.
+            TenantLeftError: If the tenant left before the answer was complete.
+        """
+        visit = Visit(scope["state"]["request_id"], time.monotonic())
+        headers = scope["headers"]
+        try:
+            authorization = next((v for name, v in headers if name == b"authorization"), None)
+            visit.key_id = self._keyring.authenticate(authorization).key_id
+            body = await read_body(receive, headers, self._limits.max_body_bytes)
+            call = self._operation.parse(body)
+            lane = self._lanes.get(call.model)
+            visit.model = call.model
+            async with WhileTenantStays(receive):
+                await self._serve(call, lane, visit, send)
+        except TenantLeftError:
+            if not visit.complete:
+                visit.status = CLIENT_LEFT
+                raise
+        except PenstockError as error:
+            visit.status = error.status
+            raise
+        except asyncio.CancelledError:
+            # The server's, when the drain time is over: a tenant's leaving is a TenantLeftError.
+            await self._stop(visit, send)
+        except Exception:
+            visit.status = 500
+            raise
+        finally:
+            self._note(visit)
+
+    async def _stop(self, visit: Visit, send: Send) -> None:
+        stopping = UnavailableError("the gateway is being stopped")
+        visit.cut = visit.streaming
+        if not visit.streaming:
+            visit.status = stopping.status
+            raise stopping
+        body = sse_event(answer_of(stopping))
+        await send({"type": "http.response.body", "body": body})
+
+    async def _serve(self, call: Call, lane: Lane, visit: Visit, send: Send) -> None:
+        lane.arrivals += 1
+        place = Place(uuid.uuid4().hex, visit.began_s, visit.began_s + self._limits.deadline_s)
+        again = False
+        while True:
+            async with lane.slot(place, again=again) as endpoint:
+                visit.engine_id = endpoint.route.engine_id
+                if not again:
+                    waited_s = time.monotonic() - visit.began_s
+                    self._metrics.queue_wait.labels(visit.model).observe(waited_s)
+                verdict = await self._attempt(call, endpoint, visit, send)
+                if verdict is Verdict.ANSWERED:
+                    return
+                place.avoid.add(visit.engine_id)
+                # While the slot is still held: the next in line must not get this engine.
+                if verdict in (Verdict.GONE, Verdict.BROKE):
+                    lane.eject(endpoint)
+                elif verdict is Verdict.BUSY:
+                    lane.eject(endpoint, BUSY_S)
+            await self._before_next_try(verdict, visit)
+            again = True
+
+    async def _before_next_try(self, verdict: Verdict, visit: Visit) -> None:
+        log.warning(
+            "engine_attempt_failed",
+            request_id=visit.request_id,
+            model=visit.model,
+            engine_id=visit.engine_id,
+            verdict=verdict.name.lower(),
+        )
+        if verdict in (Verdict.BROKE, Verdict.FAULT):
+            visit.broken.append(visit.engine_id)
+            if len(visit.broken) >= MAX_BROKEN:
+                raise UpstreamError(
+                    f"{len(visit.broken)} engines failed on this request; it is not tried again"
+                )
+        self._metrics.retries.labels(visit.model).inc()
+        if verdict is Verdict.FAULT:
+            await asyncio.sleep(FAULT_PAUSE_S)
+
+    async def _attempt(self, call: Call, endpoint: Endpoint, visit: Visit, send: Send) -> Verdict:
+        posting = self._engines.post(
+            endpoint.route, self._operation.path, call.body, visit.request_id
+        )
+        try:
+            async with posting as reply:
+                if reply.status >= 300:
+                    body = await reply.error_body()
+                    return await self._refused(reply.status, body, visit, send)
+                if reply.streams:
+                    return await self._stream(reply, visit, send)
+                body = await reply.whole_body()
+        except EngineGoneError:
+            return Verdict.GONE
+        except EngineBrokeError:
+            return Verdict.BROKE
+        headers = ((b"content-type", reply.content_type.encode("latin-1")),)
+        await self._answer(Answer(reply.status, body, headers), visit, send)
+        return Verdict.ANSWERED
+
+    async def _refused(self, status: int, body: bytes, visit: Visit, send: Send) -> Verdict:
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            return Verdict.BUSY
+        if status >= 500 and status != HTTPStatus.NOT_IMPLEMENTED:
+            log.error(
+                "engine_failed",
+                request_id=visit.request_id,
+                model=visit.model,
+                engine_id=visit.engine_id,
+                status=status,
+                message=body[:1000].decode(errors="replace"),
+            )
+            return Verdict.FAULT
+        await self._answer(answer_of_engine(status, body), visit, send)
+        return Verdict.ANSWERED
+
+    async def _answer(self, answer: Answer, visit: Visit, send: Send) -> None:
+        visit.status = answer.status
+        visit.complete = True
+        if answer.status < 400:
+            self._metrics.ttft.labels(visit.model).observe(time.monotonic() - visit.began_s)
+        await answer.send(send)
+
+    async def _stream(self, reply: EngineReply, visit: Visit, send: Send) -> Verdict:
+        """Forwards a stream.
+
+        Raises:
+            EngineBrokeError: If the engine broke off before its first byte.
+        """
+        lines = WholeLines()
+        chunk = b""
+        while not chunk:
+            if not (arrived := await reply.next_bytes()):
+                raise EngineBrokeError("the stream ended before its first event")
+            chunk = lines.feed(arrived)
+        chunk, error = split_at_error(chunk)
+        if error and not chunk:
+            return await self._refused(status_in_error(error), error, visit, send)
+        await self._start_stream(reply, visit, send)
+        try:
+            while not error:
+                if chunk:
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                if not (arrived := await reply.next_bytes()):
+                    chunk = lines.rest()
+                    break
+                chunk, error = split_at_error(lines.feed(arrived))
+            else:
+                chunk += self._cut(visit, error.decode(errors="replace"), error)
+        except EngineBrokeError as exc:
+            chunk = self._cut(visit, str(exc))
+        visit.complete = True
+        await send({"type": "http.response.body", "body": chunk})
+        return Verdict.ANSWERED
+
+    async def _start_stream(self, reply: EngineReply, visit: Visit, send: Send) -> None:
+        self._metrics.ttft.labels(visit.model).observe(time.monotonic() - visit.began_s)
+        visit.status = reply.status
+        visit.streaming = True
+        headers = [
+            (b"content-type", reply.content_type.encode("latin-1")),
+            (b"cache-control", b"no-cache"),
+        ]
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+
+    def _cut(self, visit: Visit, reason: str, error: bytes = b"") -> bytes:
+        """The event that ends a stream which broke: the engine's own words for a tenant's fault."""
+        visit.cut = True
+        log.warning(
+            "stream_cut",
+            request_id=visit.request_id,
+            model=visit.model,
+            engine_id=visit.engine_id,
+            reason=reason[:1000],
+        )
+        if error and status_in_error(error) < 500:
+            return sse_event(answer_of_engine(status_in_error(error), error))
+        return sse_event(answer_of(UpstreamError("the engine broke off during the answer")))
+
+    def _note(self, visit: Visit) -> None:
+        route = self._operation.path
+        self._metrics.requests.labels(visit.model, route, str(visit.status)).inc()
+        log.info(
+            "answered",
+            request_id=visit.request_id,
+            model=visit.model,
+            route=route,
+            status=visit.status,
+            key_id=visit.key_id,
+            engine_id=visit.engine_id,
+            duration_s=round(time.monotonic() - visit.began_s, 4),
+            **({"cut": True} if visit.cut else {}),
+        )

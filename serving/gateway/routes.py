@@ -1,0 +1,76 @@
+"""The tenants' routes that no engine is needed for: models, health, readiness, metrics."""
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from models.errors import UnavailableError
+from serving.gateway.auth import Keyring
+from serving.gateway.lanes import Lanes
+from serving.gateway.telemetry import GatewayMetrics
+from serving.protocol import ModelRoute
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class ModelObject(BaseModel):
+    """A model as OpenAI's clients know it, and vLLM's `max_model_len`."""
+
+    id: str
+    object: str = "model"
+    created: int
+    owned_by: str = "penstock"
+    max_model_len: int | None = None
+
+
+class ModelList(BaseModel):
+    """All models, the sleeping ones too."""
+
+    object: str = "list"
+    data: list[ModelObject]
+
+
+def make_router(keyring: Keyring, lanes: Lanes, metrics: GatewayMetrics) -> APIRouter:
+    """The routes, on the parts that they read."""
+    router = APIRouter()
+
+    def authenticate(request: Request) -> None:
+        authorization = request.headers.get("authorization")
+        keyring.authenticate(None if authorization is None else authorization.encode("latin-1"))
+
+    @router.get("/v1/models", response_model=ModelList)
+    async def list_models(request: Request) -> ModelList:
+        authenticate(request)
+        _need_table(lanes)
+        return ModelList(data=[_model_object(route) for route in lanes.routes()])
+
+    @router.get("/v1/models/{model:path}", response_model=ModelObject)
+    async def get_model(request: Request, model: str) -> ModelObject:
+        authenticate(request)
+        return _model_object(lanes.get(model).route)
+
+    @router.get("/health")
+    async def health() -> JSONResponse:
+        return JSONResponse({"status": "ok"})
+
+    @router.get("/ready")
+    async def ready() -> JSONResponse:
+        _need_table(lanes)
+        if not keyring.loaded:
+            raise UnavailableError("the gateway is starting and knows no keys yet")
+        return JSONResponse({"status": "ready"})
+
+    @router.get("/metrics")
+    async def scrape() -> Response:
+        return Response(metrics.render(lanes), media_type=METRICS_TYPE)
+
+    return router
+
+
+def _need_table(lanes: Lanes) -> None:
+    if not lanes.loaded:
+        raise UnavailableError("the gateway is starting and knows no models yet")
+
+
+def _model_object(route: ModelRoute) -> ModelObject:
+    return ModelObject(id=route.name, created=route.created, max_model_len=route.max_model_len)
