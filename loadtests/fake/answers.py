@@ -61,13 +61,15 @@ class Answer:
 
     def _stream(self, index: int, text: str, emission: Emission) -> None:
         self._start()
-        if self._fault is None or self._fault.kind is not FaultKind.EMPTY:
-            due_s = emission.due_s if self._report_due else None
-            if emission.index == 0 and self._request.chat:
-                self._reply.write(self._renderer.role_chunk(index))
-            self._reply.write(self._renderer.token_chunk(index, text, due_s))
-        if emission.last:
-            self._reply.write(self._renderer.finish_chunk(index, self._reason))
+        finish = self._reason if emission.last else None
+        if emission.index == 0 and self._request.chat:
+            self._reply.write(self._renderer.role_chunk(index))
+        if self._fault is not None and self._fault.kind is FaultKind.EMPTY:
+            if emission.last:
+                self._reply.write(self._renderer.token_chunk(index, "", finish))
+            return
+        due_s = emission.due_s if self._report_due else None
+        self._reply.write(self._renderer.token_chunk(index, text, finish, due_s))
 
     def _start(self) -> None:
         if not self._started:

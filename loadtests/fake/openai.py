@@ -21,6 +21,10 @@ VOCABULARY = tuple(
 """Words of all replies, safe inside JSON as they are."""
 
 
+DONE = b"data: [DONE]\n\n"
+_MARKER = "\u0000"
+
+
 class ApiError(Exception):
     """An error that the client sees in OpenAI's shape."""
 
@@ -232,30 +236,26 @@ class Renderer:
             "model": model,
         }
         self._chunk_head = self._head | ({"object": "chat.completion.chunk"} if chat else {})
-        self._templates: dict[int, tuple[bytes, bytes]] = {}
+        self._templates: dict[tuple[int, str | None], tuple[bytes, bytes]] = {}
 
     def role_chunk(self, index: int) -> bytes:
         """The first chunk of a chat answer: a role, and no content."""
         delta = {"role": "assistant", "content": ""}
         return self._event({"choices": [self._choice(index, delta=delta, finish=None)]})
 
-    def token_chunk(self, index: int, text: str, due_s: float | None) -> bytes:
-        """A chunk with one token, a space before it unless it is the first."""
-        if index not in self._templates:
-            marker = "\u0000"
-            event = self._event({"choices": [self._content(index, marker, None)]})
-            before, after = event.split(orjson.dumps(marker)[1:-1])
-            self._templates[index] = (before, after)
-        before, after = self._templates[index]
+    def token_chunk(
+        self, index: int, text: str, finish: str | None = None, due_s: float | None = None
+    ) -> bytes:
+        """A chunk with one token; the last one of a choice also says why it ends."""
+        key = (index, finish)
+        if key not in self._templates:
+            event = self._event({"choices": [self._content(index, _MARKER, finish)]})
+            before, after = event.split(orjson.dumps(_MARKER)[1:-1])
+            self._templates[key] = (before, after)
+        before, after = self._templates[key]
         if due_s is not None:
             after = after.replace(b"}\n\n", b',"penstock_due_s":%.6f}\n\n' % due_s)
         return b"%b%b%b" % (before, text.encode(), after)
-
-    def finish_chunk(self, index: int, reason: str) -> bytes:
-        """The last chunk of a choice."""
-        if self._chat:
-            return self._event({"choices": [self._choice(index, delta={}, finish=reason)]})
-        return self._event({"choices": [self._choice(index, text="", finish=reason)]})
 
     def usage_chunk(self, counted: dict[str, object]) -> bytes:
         """The chunk that carries the usage, and no choice."""
@@ -290,6 +290,3 @@ class Renderer:
 
     def _event(self, fields: dict[str, object]) -> bytes:
         return b"data: %b\n\n" % orjson.dumps(self._chunk_head | fields)
-
-
-DONE = b"data: [DONE]\n\n"

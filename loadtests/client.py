@@ -1,0 +1,124 @@
+"""The measuring client: sends a prepared request to an OpenAI-compatible server, gives an Outcome.
+
+It never raises for what a server does: that is an outcome, named in `Failure`.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from types import TracebackType
+
+import orjson
+
+from loadtests.measure import Failure, Outcome, Ruler
+from loadtests.wire import ConnectionBroken, Wires
+
+
+class ServerError(Exception):
+    """A server did not answer a request that a run needs before it can begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request, encoded beforehand so that sending it costs next to nothing."""
+
+    path: str
+    body: bytes
+    kind: str = "chat"
+    """Name under which its figures are collected."""
+    stream: bool = True
+    keep_text: bool = False
+    delay_s: float = 0.0
+    """Pause before it is sent, as of a reader who thinks; for later turns of a session."""
+    prompt_tokens: int | None = None
+    """What the prompt was made to measure, to be held against the server's usage."""
+
+
+@dataclass(slots=True)
+class _Collected:
+    """A sink for whole bodies."""
+
+    status: int = 0
+    body: bytes = b""
+
+    def head(self, status: int) -> None:
+        self.status = status
+
+    def data(self, at_s: float, data: bytes) -> None:
+        del at_s
+        self.body += data
+
+
+class Client:
+    """Talks to one server; to be used inside `async with`, any number of requests at once.
+
+    Args:
+        base_url: Without `/v1`.
+        timeout_s: Longest time that a request may take from its first byte to its last.
+    """
+
+    def __init__(self, base_url: str, api_key: str | None = None, timeout_s: float = 600.0) -> None:
+        self.base_url = base_url.rstrip("/").removesuffix("/v1")
+        self.timeout_s = timeout_s
+        self._wires = Wires(self.base_url)
+        self._headers = f"host: {self._wires.host}\r\naccept: */*\r\n"
+        if api_key is not None:
+            self._headers += f"authorization: Bearer {api_key}\r\n"
+
+    async def __aenter__(self) -> "Client":
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._wires.close()
+
+    async def measure(self, ask: Ask, due_s: float | None = None) -> Outcome:
+        """Sends a request now; `due_s` is when it should have been sent (monotonic seconds)."""
+        sent_s = time.monotonic()
+        ruler = Ruler(
+            ask.kind,
+            sent_s if due_s is None else due_s,
+            sent_s,
+            stream=ask.stream,
+            keep_text=ask.keep_text,
+        )
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                ended_s = await self._wires.exchange(self._post(ask.path, ask.body), ruler)
+        except TimeoutError:
+            return ruler.broken(Failure.TIMEOUT, f"after {self.timeout_s:g} s")
+        except ConnectionBroken as error:
+            early = ruler.outcome.status is None
+            return ruler.broken(Failure.RESET_EARLY if early else Failure.RESET, str(error))
+        except OSError as error:
+            return ruler.broken(Failure.CONNECT, str(error))
+        return ruler.end(ended_s)
+
+    async def call(self, path: str, body: object = None) -> tuple[int, bytes]:
+        """A plain request outside of any measurement: GET, or POST where there is a body.
+
+        Raises:
+            ServerError: The server cannot be reached.
+        """
+        collected = _Collected()
+        if body is None:
+            request = f"GET {self._wires.path}{path} HTTP/1.1\r\n{self._headers}\r\n".encode()
+        else:
+            request = self._post(path, orjson.dumps(body))
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                await self._wires.exchange(request, collected)
+        except (OSError, ConnectionBroken) as error:
+            raise ServerError(f"{self.base_url} does not answer: {error}") from error
+        return collected.status, collected.body
+
+    def _post(self, path: str, body: bytes) -> bytes:
+        head = (
+            f"POST {self._wires.path}{path} HTTP/1.1\r\n{self._headers}"
+            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        )
+        return head.encode("latin-1") + body
