@@ -78,6 +78,8 @@ class Forked(Message):
     pid: int
     """Also the id of the engine's process group."""
     port: int
+    mode: Literal["fork", "exec"]
+    """An executed engine does not tell when it is ready."""
     at: float
 
 

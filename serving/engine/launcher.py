@@ -223,8 +223,9 @@ class Launcher:
         self._selector.register(
             events_read, selectors.EVENT_READ, partial(self._hear, caller, engine)
         )
-        _log.info("forked", engine_id=engine.engine_id, pid=pid, port=port, fork=forked)
-        self._tell(caller, Forked(pid=pid, port=port, at=time.time()))
+        event = Forked(pid=pid, port=port, mode="fork" if forked else "exec", at=time.time())
+        _log.info("forked", engine_id=engine.engine_id, pid=pid, port=port, mode=event.mode)
+        self._tell(caller, event)
 
     def _abandon(self, unused_fds: list[int]) -> None:
         """Closes, in a child, all that is the launcher's; other engines' lifelines above all."""
@@ -290,7 +291,9 @@ class Launcher:
             cause = causes.Cause(engine.died.cause, engine.died.hint)
         else:
             cause = causes.of_exit(code, number, engine.log_tail())
-        _log.info("exited", engine_id=engine.engine_id, code=code, signal=number, cause=cause)
+        _log.info(
+            "exited", engine_id=engine.engine_id, code=code, signal=number, cause=cause.sentence
+        )
         exited = Exited(code=code, signal=number, cause=cause.sentence, hint=cause.hint)
         self._tell(caller, exited)
         self._close(caller)

@@ -1,0 +1,100 @@
+"""A host's side of the controller's internal API."""
+
+from typing import TypeVar
+
+import httpx
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from models.errors import NotFoundError, UnreachableError
+from serving.protocol import (
+    POLL_S,
+    Assignment,
+    HostAdmission,
+    HostRegistration,
+    HostReport,
+)
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+POLL_MARGIN_S = 5.0
+"""How much later than promised a long poll may be answered."""
+
+
+class ControllerClient:
+    """Speaks for one host.
+
+    Args:
+        url: Base URL of the controller.
+        token: The internal token.
+        transport: Stands in for the network in tests.
+    """
+
+    def __init__(
+        self, url: str, token: SecretStr, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self._http = httpx.AsyncClient(
+            base_url=f"{url.rstrip('/')}/internal/v1",
+            headers={"authorization": f"Bearer {token.get_secret_value()}"},
+            transport=transport,
+            timeout=httpx.Timeout(5.0, connect=2.0),
+        )
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self._http.aclose()
+
+    async def register(self, registration: HostRegistration) -> None:
+        """Introduces the host.
+
+        Raises:
+            UnreachableError: If the controller does not answer, or not with success.
+        """
+        await self._send("POST", "hosts/register", registration)
+
+    async def assignment(self, host_id: str, after: int) -> Assignment:
+        """Waits until the assignment's version is not `after`, at most POLL_S.
+
+        Raises:
+            NotFoundError: If the controller does not know the host.
+            UnreachableError: If the controller does not answer, or not with success.
+        """
+        answer = await self._send(
+            "GET", f"hosts/{host_id}/assignment?after={after}", timeout_s=POLL_S + POLL_MARGIN_S
+        )
+        return _parse(Assignment, answer)
+
+    async def report(self, host_id: str, report: HostReport) -> HostAdmission:
+        """Tells what the host sees.
+
+        Raises:
+            NotFoundError: If the controller does not know the host.
+            UnreachableError: If the controller does not answer, or not with success.
+        """
+        return _parse(HostAdmission, await self._send("POST", f"hosts/{host_id}/report", report))
+
+    async def _send(
+        self, method: str, path: str, body: BaseModel | None = None, timeout_s: float = 5.0
+    ) -> httpx.Response:
+        content = None if body is None else body.model_dump_json()
+        try:
+            answer = await self._http.request(
+                method,
+                path,
+                content=content,
+                headers={"content-type": "application/json"},
+                timeout=httpx.Timeout(timeout_s, connect=2.0),
+            )
+        except httpx.HTTPError as exc:
+            raise UnreachableError(f"the controller does not answer: {exc!r}") from exc
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            raise NotFoundError("the controller does not know this host")
+        if not answer.is_success:
+            raise UnreachableError(f"the controller answers {answer.status_code} to {path}")
+        return answer
+
+
+def _parse(kind: type[Answer], answer: httpx.Response) -> Answer:
+    try:
+        return kind.model_validate_json(answer.content)
+    except ValidationError as exc:
+        raise UnreachableError(f"the controller sends no {kind.__name__}") from exc

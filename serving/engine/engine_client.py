@@ -1,0 +1,84 @@
+"""A host's side of its engine's HTTP server: readiness, probe, health, requests in flight."""
+
+import asyncio
+from dataclasses import dataclass
+
+import httpx
+
+from models.errors import UpstreamError
+from serving.engine.guard import IN_FLIGHT_PATH
+
+PROBE_TIMEOUT_S = 60.0
+HEALTH_TIMEOUT_S = 3.0
+POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What an engine's first answer tells."""
+
+    max_model_len: int | None
+
+
+class EngineClient:
+    """Speaks to one engine.
+
+    Args:
+        url: Base URL of the engine.
+        token: The engine's token.
+        transport: Stands in for the network in tests.
+    """
+
+    def __init__(
+        self, url: str, token: str, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            headers={"authorization": f"Bearer {token}"},
+            transport=transport,
+            timeout=HEALTH_TIMEOUT_S,
+        )
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self._http.aclose()
+
+    async def wait_until_it_listens(self) -> None:
+        """Returns when `/health` says so; for an engine that does not tell by itself."""
+        while True:
+            if await self.is_healthy():
+                return
+            await asyncio.sleep(POLL_S)
+
+    async def probe(self, model: str) -> Probe:
+        """Has the engine generate one token.
+
+        Raises:
+            UpstreamError: If it does not.
+        """
+        body = {"model": model, "prompt": "1", "max_tokens": 1, "temperature": 0}
+        try:
+            completion, models = await asyncio.gather(
+                self._http.post("/v1/completions", json=body, timeout=PROBE_TIMEOUT_S),
+                self._http.get("/v1/models", timeout=PROBE_TIMEOUT_S),
+            )
+            if not completion.is_success:
+                raise UpstreamError(f"the engine answered its probe with {completion.status_code}")
+            return Probe(max_model_len=models.json()["data"][0].get("max_model_len"))
+        except (httpx.HTTPError, ValueError, LookupError) as exc:
+            raise UpstreamError(f"the engine did not answer its probe: {exc!r}") from exc
+
+    async def is_healthy(self) -> bool:
+        """Whether the engine answers `/health` in time."""
+        try:
+            return (await self._http.get("/health")).is_success
+        except httpx.HTTPError:
+            return False
+
+    async def in_flight(self) -> int | None:
+        """Requests that run in the engine; None if it does not say."""
+        try:
+            answer = await self._http.get(IN_FLIGHT_PATH)
+            return int(answer.json()["in_flight"]) if answer.is_success else None
+        except (httpx.HTTPError, ValueError, LookupError):
+            return None

@@ -1,0 +1,265 @@
+"""One engine's life as its host leads it: from the assignment to the end of its last process."""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx
+
+from models import sources
+from models.errors import PenstockError, UnavailableError, UnreachableError, UpstreamError
+from serving import logs
+from serving.engine.arguments import vllm_arguments, vllm_environment
+from serving.engine.engine_client import EngineClient
+from serving.engine.launch_protocol import Exited, Forked, Reached, Refused, SpawnRequest
+from serving.engine.launcher_client import Launcher, Lease
+from serving.protocol import (
+    EngineAssignment,
+    EnginePhase,
+    EngineReport,
+    PhaseMark,
+    StartPhase,
+)
+
+DRAIN_POLL_S = 0.2
+GONE_TIMEOUT_S = 10.0
+"""Patience with a launcher that has to end an engine; closing its connection is the last word."""
+
+_log = logs.get_logger("penstock.host")
+
+
+class Resolve(Protocol):
+    """Makes a source a local folder; see `models.sources.resolve`."""
+
+    def __call__(self, source: str, cache_dir: Path) -> Path: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an engine's run needs of its host."""
+
+    launcher: Launcher
+    cache_dir: Path
+    log_dir: Path
+    address: str
+    accelerators: tuple[str, ...] = ()
+    drain_timeout_s: float = 30.0
+    launcher_patience_s: float = 60.0
+    """How long the launcher may be away before a start fails."""
+    health_interval_s: float = 1.0
+    health_failures: int = 3
+    resolve: Resolve = sources.resolve
+    transport: httpx.AsyncBaseTransport | None = None
+
+
+class EngineRun:
+    """Starts the assigned engine, watches it, and ends it; `report` is what it has come to.
+
+    Args:
+        assignment: The engine.
+        around: The host's means.
+        on_change: Called whenever `report` has changed.
+    """
+
+    def __init__(
+        self, assignment: EngineAssignment, around: Surroundings, on_change: Callable[[], None]
+    ) -> None:
+        self._assignment = assignment
+        self._around = around
+        self._on_change = on_change
+        self._stop = asyncio.Event()
+        self._lease: Lease | None = None
+        self._client: EngineClient | None = None
+        self._token = secrets.token_urlsafe(32)
+        self._log_path = around.log_dir / f"{assignment.manifest.name}-{assignment.engine_id}.log"
+        self._report = EngineReport(
+            engine_id=assignment.engine_id,
+            model=assignment.manifest.name,
+            revision=assignment.revision,
+            phase=EnginePhase.STARTING,
+            slots=assignment.manifest.engine.max_num_seqs,
+            log_path=str(self._log_path),
+            marks=(PhaseMark(phase=StartPhase.BOUND, at=time.time()),),
+        )
+
+    @property
+    def report(self) -> EngineReport:
+        """What the host sees of the engine now."""
+        return self._report
+
+    def stop(self) -> None:
+        """Has the engine drained and ended; `run` then returns."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Leads the engine's whole life; it is gone, and reported so, when this returns."""
+        life = asyncio.create_task(self._live())
+        stop = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({life, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not life.done():
+                await self._drain(life)
+            elif (exc := life.exception()) is not None:
+                self._fail(exc)
+        finally:
+            await _cancel(life, stop)
+            await self._release()
+        if self._report.phase is not EnginePhase.FAILED:
+            self._change(phase=EnginePhase.STOPPED, url=None, token=None)
+
+    async def _live(self) -> None:
+        """Raises when the engine ends by itself; else it goes on until it is cancelled."""
+        manifest, around = self._assignment.manifest, self._around
+        folder = await asyncio.to_thread(around.resolve, manifest.source, around.cache_dir)
+        request = SpawnRequest(
+            engine_id=self._assignment.engine_id,
+            args=vllm_arguments(manifest, folder),
+            environment=vllm_environment(manifest, around.accelerators),
+            token=self._token,
+            log_path=self._log_path.absolute(),
+            address=around.address,
+            memory_gib=manifest.resources.memory_gib,
+            gpus=around.accelerators,
+            mode=manifest.engine.spawn,
+        )
+        self._lease = await self._spawn(request)
+        forked = asyncio.get_running_loop().create_future()
+        ready = asyncio.Event()
+        follower = asyncio.create_task(self._follow(self._lease, forked, ready))
+        watcher = asyncio.create_task(self._bring_up_and_watch(forked, ready))
+        try:
+            done, _ = await asyncio.wait({follower, watcher}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (follower, watcher):  # the launcher knows best why an engine ended
+                if task in done:
+                    task.result()
+        finally:
+            await _cancel(follower, watcher)
+
+    async def _spawn(self, request: SpawnRequest) -> Lease:
+        deadline_s = time.monotonic() + self._around.launcher_patience_s
+        while True:
+            try:
+                return await self._around.launcher.spawn(request)
+            except UnreachableError as exc:
+                if time.monotonic() >= deadline_s:
+                    raise UnavailableError(
+                        "this node's launcher does not answer",
+                        hint="it takes some seconds to start; its log says why it does not",
+                    ) from exc
+                await asyncio.sleep(0.2)
+
+    async def _follow(
+        self, lease: Lease, forked: "asyncio.Future[Forked]", ready: asyncio.Event
+    ) -> None:
+        """Takes in what the launcher tells; raises when the engine is no more."""
+        async for event in lease.events():
+            match event:
+                case Forked():
+                    self._mark(StartPhase.FORKED, event.at, pid=event.pid)
+                    forked.set_result(event)
+                case Reached():
+                    self._mark(event.phase, event.at)
+                    if event.phase is StartPhase.ENGINE_READY:
+                        ready.set()
+                case Refused():
+                    raise UnavailableError(event.reason, hint=event.hint)
+                case Exited():
+                    raise UpstreamError(event.cause, hint=event.hint)
+        raise UnavailableError(
+            "this node's launcher went away, and the engine with it",
+            hint="it is started again by itself; its log says why it ended",
+        )
+
+    async def _bring_up_and_watch(
+        self, forked: "asyncio.Future[Forked]", ready: asyncio.Event
+    ) -> None:
+        born = await forked
+        address = self._around.address
+        host = f"[{address}]" if ":" in address else address
+        url = f"http://{host}:{born.port}"
+        self._client = EngineClient(url, self._token, self._around.transport)
+        if born.mode == "fork":
+            await ready.wait()
+        else:
+            await self._client.wait_until_it_listens()
+            self._mark(StartPhase.ENGINE_READY, time.time())
+        probe = await self._client.probe(self._assignment.manifest.name)
+        self._mark(StartPhase.PROBED, time.time())
+        self._change(
+            phase=EnginePhase.READY,
+            url=url,
+            token=self._token,
+            max_model_len=probe.max_model_len,
+        )
+        failures = 0
+        while failures < self._around.health_failures:
+            await asyncio.sleep(self._around.health_interval_s)
+            failures = 0 if await self._client.is_healthy() else failures + 1
+        raise UpstreamError(f"the engine failed {failures} health checks in a row")
+
+    async def _drain(self, life: "asyncio.Task[None]") -> None:
+        was_ready = self._report.phase is EnginePhase.READY
+        self._change(phase=EnginePhase.DRAINING)
+        if was_ready and self._client is not None:
+            idle = asyncio.create_task(self._until_idle(self._client))
+            await asyncio.wait(
+                {life, idle},
+                timeout=self._around.drain_timeout_s,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            await _cancel(idle)
+
+    async def _until_idle(self, client: EngineClient) -> None:
+        """Returns when nothing runs twice in a row: a request may just have been on its way."""
+        idle = 0
+        while idle < 2:
+            await asyncio.sleep(DRAIN_POLL_S)
+            idle = idle + 1 if await client.in_flight() == 0 else 0
+
+    async def _release(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+        if self._lease is None:
+            return
+        self._lease.give_up()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GONE_TIMEOUT_S):
+                async for _ in self._lease.events():
+                    pass
+        await self._lease.close()
+
+    def _fail(self, exc: BaseException) -> None:
+        if isinstance(exc, PenstockError):
+            error, hint = str(exc), exc.hint
+        else:
+            error, hint = "the host could not start the engine", "the host's log says why"
+            _log.error("run_failed", engine_id=self._report.engine_id, exc_info=exc)
+        self._change(phase=EnginePhase.FAILED, url=None, token=None, error=error, hint=hint)
+
+    def _mark(self, phase: StartPhase, at: float, **changes: object) -> None:
+        """Adds a phase; one that was marked already moves (the last rank loads last)."""
+        others = tuple(mark for mark in self._report.marks if mark.phase is not phase)
+        self._change(marks=(*others, PhaseMark(phase=phase, at=at)), **changes)
+
+    def _change(self, **changes: object) -> None:
+        self._report = self._report.model_copy(update=changes)
+        _log.info(
+            "engine",
+            engine_id=self._report.engine_id,
+            model=self._report.model,
+            phase=self._report.phase,
+            reached=self._report.marks[-1].phase,
+            error=self._report.error,
+        )
+        self._on_change()
+
+
+async def _cancel(*tasks: "asyncio.Task[Any]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
