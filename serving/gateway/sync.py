@@ -23,7 +23,7 @@ from serving.protocol import (
 FIRST_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 1.0
 
-NOTHING = -1
+NOTHING = 0
 """A version that no table has: the first poll always brings everything."""
 
 ROUTES = "routes"

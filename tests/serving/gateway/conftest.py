@@ -1,0 +1,157 @@
+"""A gateway under uvicorn, with a controller and engines of the tests' own beside it."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+import uvicorn
+from pydantic import SecretStr
+
+from serving.gateway.app import create_app
+from serving.settings import GatewaySettings
+from tests.serving.gateway.fake_controller import TENANT_KEY, TOKEN, FakeController, model
+from tests.serving.gateway.fake_engine import FakeEngine
+
+MIB = 2**20
+
+
+class QuietServer(uvicorn.Server):
+    """Leaves the test process's signals alone."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Gateway:
+    """A gateway that runs, and clients for it."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self.settings = settings
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._server = QuietServer(
+            uvicorn.Config(
+                create_app(settings), loop="uvloop", http="httptools", log_config=None,
+                access_log=False, timeout_graceful_shutdown=1,
+            )
+        )  # fmt: skip
+        self._task: asyncio.Task[None] | None = None
+        self.http = httpx.AsyncClient(
+            base_url=self.url, headers={"Authorization": f"Bearer {TENANT_KEY}"}, timeout=10
+        )
+
+    def openai(self, key: str = TENANT_KEY) -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(
+            base_url=f"{self.url}/v1", api_key=key, max_retries=0, http_client=httpx.AsyncClient()
+        )
+
+    async def start(self, *, ready: bool = True) -> None:
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        await until(lambda: self._server.started)
+        if ready:
+            await self.answers("/ready")
+
+    async def answers(self, path: str, status: int = 200) -> None:
+        """Waits until a GET of the path has this status."""
+        async with asyncio.timeout(5):
+            while (await self.http.get(path)).status_code != status:
+                pass  # each turn waits for an answer
+
+    async def stop(self) -> None:
+        await self.http.aclose()
+        self._server.should_exit = True
+        if self._task is not None:
+            await self._task
+
+    async def metric(self, name: str, **labels: str) -> float:
+        """The sum over the lines of /metrics that bear these labels."""
+        total = 0.0
+        for line in (await self.http.get("/metrics")).text.splitlines():
+            head, _, value = line.rpartition(" ")
+            if head.partition("{")[0] == name and all(
+                f'{label}="{wanted}"' in head for label, wanted in labels.items()
+            ):
+                total += float(value)
+        return total
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    """Waits for something that happens soon."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110, what we wait for sets no event
+            await asyncio.sleep(0.002)
+
+
+def chat(**fields: object) -> dict[str, object]:
+    """The body of a chat request."""
+    return {"model": "demo", "messages": [{"role": "user", "content": "hi"}], **fields}
+
+
+@pytest.fixture
+async def controller() -> AsyncIterator[FakeController]:
+    fake = FakeController()
+    await fake.start()
+    yield fake
+    await fake.stop()
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[FakeEngine]:
+    fake = FakeEngine()
+    await fake.start()
+    yield fake
+    await fake.stop()
+
+
+@pytest.fixture
+async def second_engine() -> AsyncIterator[FakeEngine]:
+    fake = FakeEngine("engine-2")
+    await fake.start()
+    yield fake
+    await fake.stop()
+
+
+@pytest.fixture
+def settings(controller: FakeController, tmp_path: Path) -> GatewaySettings:
+    return GatewaySettings(
+        controller_url=controller.url,
+        internal_token=SecretStr(TOKEN),
+        gateway_state_dir=tmp_path / "state",
+        max_body_mib=1.0,
+        deadline_s=5.0,
+        max_queued=40,
+        drain_timeout_s=1.0,
+    )
+
+
+@pytest.fixture
+async def make_gateway() -> AsyncIterator[Callable[[GatewaySettings], Gateway]]:
+    made: list[Gateway] = []
+
+    def make(settings: GatewaySettings) -> Gateway:
+        made.append(Gateway(settings))
+        return made[-1]
+
+    yield make
+    for gateway in made:
+        await gateway.stop()
+
+
+@pytest.fixture
+async def gateway(
+    make_gateway: Callable[[GatewaySettings], Gateway],
+    controller: FakeController,
+    engine: FakeEngine,
+    settings: GatewaySettings,
+) -> Gateway:
+    """A gateway whose model `demo` is served by `engine`; `asleep` has no engine."""
+    controller.set_routes(model("demo", engine.route), model("asleep"))
+    running = make_gateway(settings)
+    await running.start()
+    return running

@@ -1,0 +1,51 @@
+"""Demand reports: what is said, when, and what happens to one that got lost."""
+
+from serving.gateway.demand import make_report, take_back
+from serving.gateway.lanes import Lane, Place
+from serving.protocol import DemandReport, ModelDemand
+from tests.serving.gateway.fake_controller import model
+
+
+def lane() -> Lane:
+    return Lane(model("demo"), max_queued=10, alarm=lambda: None)
+
+
+def report(one: Lane, now_s: float = 0.0) -> DemandReport:
+    return make_report("gw", [one], now_s)
+
+
+def test_report_counts_who_waits_and_names_the_first() -> None:
+    one = lane()
+    one.arrivals = 2
+    for number, name in enumerate(["first", "second"]):
+        one.line.join(Place(name, arrived_s=float(number), deadline_s=99.0))
+    assert report(one, now_s=5.0).models == (
+        ModelDemand(model="demo", queued=2, oldest_wait_s=5.0, arrivals=2, start_id="first"),
+    )
+
+
+def test_idle_model_is_not_spoken_of() -> None:
+    assert report(lane()).models == ()
+
+
+def test_end_of_demand_is_reported_once() -> None:
+    one = lane()
+    one.arrivals = 1
+    assert [len(report(one).models) for _ in range(3)] == [1, 1, 0]
+
+
+def test_lost_report_gives_its_arrivals_to_the_next() -> None:
+    one = lane()
+    one.arrivals = 3
+    lost = report(one)
+    one.arrivals = 1
+    take_back(lost, [one])
+    assert report(one).models[0].arrivals == 4
+
+
+def test_lost_end_of_demand_is_told_again() -> None:
+    one = lane()
+    one.arrivals = 1
+    report(one)
+    take_back(report(one), [one])
+    assert len(report(one).models) == 1
