@@ -2,7 +2,7 @@
 
 The rules, in the order in which they apply:
 
-1. An engine of a deleted model, a dead engine and one that does not get ready in time are unbound.
+1. A dead engine and an engine of a deleted model are unbound.
 2. A model with more engines than wanted gives up those with the least in flight.
 3. A model with fewer gets free hosts: models with no engine first, then those below their
    minimum, then the rest; among equals those that ask before those that nobody asks for, then
@@ -12,7 +12,8 @@ The rules, in the order in which they apply:
 5. A model that is asked for, has no engine and finds no host takes the host of an idle engine
    above its own model's minimum; idle means that nobody waits or runs anywhere in that model.
 
-A host that still drains counts as one that is coming: no second engine is moved for the same need.
+A host that drains, or lost its engine in this very plan, counts as one that is coming: no second
+engine is moved for the same need.
 """
 
 from collections import Counter
@@ -38,7 +39,7 @@ class SeenEngine:
     revision: int
     life: Life
     in_flight: int = 0
-    bound_at_s: float = 0.0  # monotonic
+    bound_s: float = 0.0  # monotonic
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,6 @@ class UnbindReason(StrEnum):
 
     DELETED = "deleted"
     DEAD = "dead"
-    START_TIMEOUT = "start_timeout"
     SURPLUS = "surplus"
     OLD_REVISION = "old_revision"
     GIVES_WAY = "gives_way"
@@ -110,15 +110,10 @@ class Plan:
     waiting: frozenset[str] = frozenset()
 
 
-def plan(
-    models: Sequence[WantedModel],
-    hosts: Sequence[SeenHost],
-    now_s: float,
-    start_timeout_s: float = float("inf"),
-) -> Plan:
+def plan(models: Sequence[WantedModel], hosts: Sequence[SeenHost], now_s: float) -> Plan:
     """The fewest moves that bring the hosts nearer to what is wanted; none where all is well."""
     board = _Board(models, hosts, now_s)
-    board.unbind_lost_causes(start_timeout_s)
+    board.unbind_lost_causes()
     for model in board.models.values():
         board.unbind_surplus(model)
     waiting = board.bind_free_hosts()
@@ -156,19 +151,14 @@ class _Board:
     def unbind(self, host_id: str, reason: UnbindReason) -> None:
         engine = self.bound.pop(host_id)
         self.actions.append(Unbind(host_id, engine.engine_id, engine.model, reason))
-        if engine.life is Life.DEAD:
-            self.free.append(host_id)
-        else:
-            self.coming[self.pool_of[host_id]] += 1
+        self.coming[self.pool_of[host_id]] += 1
 
-    def unbind_lost_causes(self, start_timeout_s: float) -> None:
+    def unbind_lost_causes(self) -> None:
         for host_id, engine in sorted(self.bound.items()):
             if engine.life is Life.DEAD:
                 self.unbind(host_id, UnbindReason.DEAD)
             elif engine.model not in self.models:
                 self.unbind(host_id, UnbindReason.DELETED)
-            elif engine.life is Life.STARTING and self.now_s - engine.bound_at_s >= start_timeout_s:
-                self.unbind(host_id, UnbindReason.START_TIMEOUT)
 
     def unbind_surplus(self, model: WantedModel) -> None:
         current = self.engines(model, current=True)
@@ -227,7 +217,7 @@ class _Board:
             return False
         if not starting and not self.started[model.name]:
             self.unbind(min(old, key=_cost_of_loss)[0], UnbindReason.OLD_REVISION)
-            self.coming[model.pool] -= 1
+            self._host_is_coming(model)
         return True
 
     def make_room_elsewhere(self, model: WantedModel) -> None:
@@ -244,7 +234,7 @@ class _Board:
                 and left >= owner.min
             ):
                 self.unbind(host_id, UnbindReason.GIVES_WAY)
-                self.coming[model.pool] -= 1
+                self._host_is_coming(model)
                 return
 
     def _host_is_coming(self, model: WantedModel) -> bool:
@@ -258,4 +248,4 @@ class _Board:
 def _cost_of_loss(item: tuple[str, SeenEngine]) -> tuple[int, bool, float, str]:
     """Least in flight first, those that only start before ready ones, the youngest, the name."""
     host_id, engine = item
-    return engine.in_flight, engine.life is Life.READY, -engine.bound_at_s, host_id
+    return engine.in_flight, engine.life is Life.READY, -engine.bound_s, host_id

@@ -1,6 +1,7 @@
 """Opens the registry's database and brings its schema up to date."""
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from models.errors import UnavailableError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_S = 5.0
+
+# Alembic tells the dialect at each start, which is no news.
+logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 class DatabaseError(UnavailableError):

@@ -95,7 +95,7 @@ class Gateways:
 
     def lease(self, gateway_id: str, model: str, slots: int) -> int:
         """This gateway's share of one of the model's engines."""
-        requests = {gateway: 0 for gateway in self._heard}
+        requests = dict.fromkeys(self._heard, 0)
         for gateway, heard in self._heard.items():
             for part in heard.report.models:
                 if part.model == model:

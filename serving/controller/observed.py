@@ -4,9 +4,11 @@ Decides nothing: `binder` does, and `loop` carries it out. Times are monotonic s
 end in `_s`, Unix seconds where they end in `_at`.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from models.manifest import Manifest
 from serving.controller.binder import Life
 from serving.controller.changes import Changes
 from serving.protocol import (
@@ -19,6 +21,9 @@ from serving.protocol import (
 )
 
 GONE = (EnginePhase.STOPPED, EnginePhase.FAILED)
+PAST_ENGINES = 100
+VANISHED_AFTER = 2
+"""Reports without the engine in a row that say that it is gone: one may have crossed its start."""
 DROPPED_POLL_TIMEOUT_S = 1.75
 """A host whose long poll broke off and that is silent since: its process is gone. Reports come
 each second, so that a live host whose poll broke off by chance is not taken for lost."""
@@ -28,7 +33,12 @@ each second, so that a live host whose poll broke off by chance is not taken for
 class Engine:
     """An engine from its binding to its end."""
 
-    assignment: EngineAssignment
+    engine_id: str
+    model: str
+    revision: int
+    start_id: str
+    manifest: Manifest | None
+    """None of an engine that was found running and belongs to no deployed model."""
     host_id: str
     node: str
     bound_s: float
@@ -41,27 +51,21 @@ class Engine:
     """`ready` was told to the world."""
     vanished: int = 0
     """Reports in a row in which the host had no engine though it had one before."""
-
-    @property
-    def engine_id(self) -> str:
-        """The id that all parts call it by."""
-        return self.assignment.engine_id
-
-    @property
-    def model(self) -> str:
-        """The model that it runs."""
-        return self.assignment.manifest.name
+    timed_out: bool = False
+    """It was not ready in time; the loop says so."""
 
     @property
     def phase(self) -> EnginePhase:
         """Where it is in its life, as far as its host has told."""
-        if self.vanished >= 2:
+        if self.vanished >= VANISHED_AFTER:
             return EnginePhase.FAILED
         return EnginePhase.STARTING if self.report is None else self.report.phase
 
     @property
     def life(self) -> Life:
         """The phase as the binder sees it; a bound engine that drains is going to die."""
+        if self.timed_out:
+            return Life.DEAD
         match self.phase:
             case EnginePhase.STARTING:
                 return Life.STARTING
@@ -73,15 +77,23 @@ class Engine:
     @property
     def slots(self) -> int:
         """Sequences that it runs at once."""
-        told = 0 if self.report is None else self.report.slots
-        return told or self.assignment.manifest.engine.max_num_seqs
+        if self.report is not None and self.report.slots:
+            return self.report.slots
+        return 0 if self.manifest is None else self.manifest.engine.max_num_seqs
 
     @property
     def error(self) -> str | None:
         """Why it failed."""
         if self.report is not None and self.report.error is not None:
             return self.report.error
-        return "its host knows nothing of it any more" if self.vanished >= 2 else None
+        if self.timed_out:
+            return "it was not ready in time"
+        return "its host lost it" if self.vanished >= VANISHED_AFTER else None
+
+    @property
+    def hint(self) -> str | None:
+        """What the operator can do about its failure."""
+        return None if self.report is None else self.report.hint
 
     def observe(self, report: EngineReport, now_s: float) -> None:
         """Takes over what the host says."""
@@ -120,8 +132,18 @@ class Host:
     @property
     def assignment(self) -> Assignment:
         """What its long poll answers."""
-        engine = None if self.engine is None else self.engine.assignment
-        return Assignment(version=self.changes.version, engine=engine)
+        engine = self.engine
+        if engine is None or engine.manifest is None:
+            return Assignment(version=self.changes.version)
+        return Assignment(
+            version=self.changes.version,
+            engine=EngineAssignment(
+                engine_id=engine.engine_id,
+                revision=engine.revision,
+                manifest=engine.manifest,
+                start_id=engine.start_id,
+            ),
+        )
 
     @property
     def is_free(self) -> bool:
@@ -163,6 +185,7 @@ class Fleet:
 
     def __init__(self) -> None:
         self._hosts: dict[str, Host] = {}
+        self._past: deque[Engine] = deque(maxlen=PAST_ENGINES)
 
     def __iter__(self) -> Iterator[Host]:
         return iter(self._hosts.values())
@@ -191,6 +214,17 @@ class Fleet:
         engines = [h.engine for h in self if h.engine is not None]
         engines = [e for e in engines if model is None or e.model == model]
         return sorted(engines, key=lambda engine: engine.engine_id)
+
+    def bury(self, engine: Engine) -> None:
+        """Remembers an engine that is not bound any more, for the sake of its log."""
+        self._past.append(engine)
+
+    def find_engine(self, engine_id: str) -> Engine | None:
+        """An engine that lives, or did so not long ago."""
+        for engine in [*self.engines(), *self._past]:
+            if engine.engine_id == engine_id:
+                return engine
+        return None
 
     def engines(self) -> list[Engine]:
         """All engines, those that leave too, by id."""

@@ -38,6 +38,11 @@ class Starts:
         return Starts(self.failures + 1, now_s, error, hint, host_id)
 
     @property
+    def why(self) -> str:
+        """The last failure and its hint, in one line for the operator."""
+        return f"{self.error} ({self.hint})" if self.hint else self.error
+
+    @property
     def retry_s(self) -> float | None:
         """When the next start may come; None: at any time."""
         if not self.failures:

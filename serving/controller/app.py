@@ -1,0 +1,255 @@
+"""The controller's process: wires its parts and serves them.
+
+    PENSTOCK_INTERNAL_TOKEN=... python -m serving.controller.app
+
+On its standard error each line is a JSON object; `"event": "listening"` bears `host` and `port`.
+"""
+
+import asyncio
+import contextlib
+import errno
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Annotated
+
+import httpx
+import psutil
+import uvicorn
+from fastapi import Depends, FastAPI, Response
+
+from models.errors import BadRequestError, ConflictError, PenstockError
+from serving.controller import admin, internal
+from serving.controller.context import Controller, controller_of
+from serving.controller.events import EventLog
+from serving.controller.http import install_error_handlers
+from serving.controller.identities import Identities
+from serving.controller.loop import ControlLoop
+from serving.controller.pools import PoolKeeper, pool_args
+from serving.controller.registry import GIB, Limits, Registry
+from serving.controller.store import Store
+from serving.controller.telemetry import Telemetry
+from serving.controller.views import our_version
+from serving.logs import configure, get_logger
+from serving.settings import ControllerSettings
+
+SHUTDOWN_S = 2.0
+
+log = get_logger(__name__)
+
+
+def create_app(
+    settings: ControllerSettings, ray_transport: httpx.AsyncBaseTransport | None = None
+) -> FastAPI:
+    """The controller as an ASGI application; it lives from lifespan's start to its end."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with running(settings, ray_transport) as controller:
+            app.state.controller = controller
+            yield
+
+    app = FastAPI(
+        title="Penstock admin API",
+        version=our_version(),
+        lifespan=lifespan,
+        openapi_url="/admin/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+    )
+    install_error_handlers(app)
+    app.include_router(admin.router)
+    app.include_router(internal.router)
+    app.get("/health", include_in_schema=False)(health)
+    app.get("/metrics", include_in_schema=False)(metrics)
+    return app
+
+
+async def health() -> dict[str, str]:
+    """Answers while the process serves."""
+    return {"status": "ok"}
+
+
+async def metrics(here: Annotated[Controller, Depends(controller_of)]) -> Response:
+    """All metrics, for Prometheus."""
+    text = here.telemetry.render(here.loop.fleet, here.loop.targets(), here.settings.pools)
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@asynccontextmanager
+async def running(
+    settings: ControllerSettings, ray_transport: httpx.AsyncBaseTransport | None = None
+) -> AsyncIterator[Controller]:
+    """Opens the store, starts the background tasks, and ends them."""
+    async with AsyncExitStack() as stack:
+        store = await Store.open(settings.database_url)
+        stack.push_async_callback(store.close)
+        limits = Limits(settings.pools, memory_gib=psutil.virtual_memory().total / GIB)
+        registry = Registry(store, limits)
+        await registry.load()
+        identities = Identities(store)
+        await identities.refresh()
+        events = EventLog(store)
+        stack.push_async_callback(_flush, events)
+        telemetry = Telemetry()
+        loop = ControlLoop(settings, registry, events, telemetry)
+        controller = Controller(settings, store, registry, identities, events, telemetry, loop)
+        tasks: list[Coroutine[None, None, None]] = [loop.run(), events.run(), identities.run()]
+        if settings.ray_dashboard_url is not None:
+            keeper = PoolKeeper(
+                settings.pools,
+                settings.ray_dashboard_url,
+                settings.ray_token_path,
+                events,
+                ray_transport,
+            )
+            stack.push_async_callback(keeper.close)
+            tasks.append(keeper.run())
+        await stack.enter_async_context(_in_background(controller, tasks))
+        yield controller
+        controller.close_polls()
+
+
+async def _flush(events: EventLog) -> None:
+    with contextlib.suppress(PenstockError):
+        await events.flush()
+
+
+@asynccontextmanager
+async def _in_background(
+    controller: Controller, work: list[Coroutine[None, None, None]]
+) -> AsyncIterator[None]:
+    """Runs the coroutines meanwhile. One that dies takes the process along, to be restarted."""
+
+    def note_death(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            log.critical("background_task_died", exc_info=exc)
+            controller.broken = True
+
+    tasks = [asyncio.create_task(coroutine) for coroutine in work]
+    for task in tasks:
+        task.add_done_callback(note_death)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Server(uvicorn.Server):
+    """A server that tells its address, answers long polls when it ends, and ends with status 0."""
+
+    def __init__(self, app: FastAPI) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                lifespan="on",
+                timeout_graceful_shutdown=int(SHUTDOWN_S),
+                server_header=False,
+            )
+        )
+        self._app = app
+
+    @property
+    def _controller(self) -> Controller:
+        controller: Controller = self._app.state.controller
+        return controller
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tells where it listens, once it does."""
+        await super().startup(sockets)
+        if self.started and sockets:
+            host, port = sockets[0].getsockname()[:2]
+            log.info("listening", host=host, port=port)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ends a controller whose loop died."""
+        return await super().on_tick(counter) or self._controller.broken
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answers the long polls first: they would hold the shutdown up."""
+        self._controller.close_polls()
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn does, but without raising the signal again: an end on request is no error."""
+        originals = {
+            number: signal.signal(number, self.handle_exit)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in originals.items():
+                signal.signal(number, handler)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there; port 0 takes any free one.
+
+    Raises:
+        ConflictError: If the port is in use.
+        BadRequestError: If the address is not one of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+        # Listening here and not in the server: two who bound the same port meet here.
+        sock.listen(128)
+    except OSError as exc:
+        sock.close()
+        if exc.errno == errno.EADDRINUSE:
+            raise ConflictError(
+                f"port {port} on {host} is in use",
+                param="PENSTOCK_CONTROLLER_PORT",
+                hint="another controller may run; choose a port with PENSTOCK_CONTROLLER_PORT",
+            ) from exc
+        raise BadRequestError(
+            f"cannot listen on {host}:{port}: {exc.strerror or exc}",
+            param="PENSTOCK_CONTROLLER_HOST",
+            hint="PENSTOCK_CONTROLLER_HOST has to be an address of this machine",
+        ) from exc
+    return sock
+
+
+async def serve(settings: ControllerSettings) -> int:
+    """Serves until SIGTERM or SIGINT; returns the exit status.
+
+    Raises:
+        PenstockError: If it cannot start: port, database or settings.
+    """
+    for pool in settings.pools:
+        pool_args(pool)
+    sock = listen(settings.controller_host, settings.controller_port)
+    try:
+        # Opened once before: a failure inside the server's start would be shown as a traceback.
+        store = await Store.open(settings.database_url)
+        await store.close()
+        app = create_app(settings)
+        await Server(app).serve(sockets=[sock])
+        return 1 if app.state.controller.broken else 0
+    finally:
+        sock.close()
+
+
+def main() -> int:
+    """The process; returns its exit status."""
+    configure("controller")
+    try:
+        return asyncio.run(serve(ControllerSettings.load()))
+    except PenstockError as exc:
+        log.error("cannot_start", error=str(exc), param=exc.param, hint=exc.hint)
+        return exc.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

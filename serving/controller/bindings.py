@@ -1,0 +1,134 @@
+"""Carries out what the binder planned, and keeps each model's history of starts."""
+
+import secrets
+
+from serving.controller.binder import Bind, Unbind, UnbindReason
+from serving.controller.demand import Demand
+from serving.controller.events import EventLog
+from serving.controller.moment import Moment
+from serving.controller.observed import Engine, Fleet, Host
+from serving.controller.registry import Registry
+from serving.controller.starts import FAILED_AFTER, Starts
+from serving.protocol import StartPhase
+
+WHY = {
+    UnbindReason.DELETED: "its model was deleted",
+    UnbindReason.SURPLUS: "it is not needed any more",
+    UnbindReason.OLD_REVISION: "a newer revision takes its place",
+    UnbindReason.GIVES_WAY: "it was idle, and another model waits for a host",
+}
+
+
+class Bindings:
+    """Binds and unbinds engines; records why."""
+
+    def __init__(self, fleet: Fleet, registry: Registry, events: EventLog) -> None:
+        self._fleet = fleet
+        self._registry = registry
+        self._events = events
+        self._starts: dict[str, Starts] = {}
+
+    def starts(self, model: str) -> Starts:
+        """How the model's last starts went."""
+        return self._starts.get(model, Starts())
+
+    def forgive(self, model: str) -> None:
+        """Forgets failed starts: the model was deployed anew, or deleted."""
+        self._starts.pop(model, None)
+
+    def bind(self, action: Bind, demand: Demand, decided_at: float, now: Moment) -> None:
+        """Tells a host to start an engine of the model's current revision."""
+        host, model = self._fleet.find(action.host_id), self._registry.find(action.model)
+        if host is None or model is None:
+            return
+        asked = demand.asked_since_s is not None
+        engine = Engine(
+            engine_id=f"eng-{secrets.token_hex(6)}",
+            model=model.name,
+            revision=model.revision,
+            start_id=(demand.start_id if asked else None) or f"start-{secrets.token_hex(6)}",
+            manifest=model.manifest,
+            host_id=host.host_id,
+            node=host.registration.node,
+            bound_s=now.s,
+            started_at=now.at,
+        )
+        if demand.asked_since_s is not None:
+            asked_at = now.at - (now.s - demand.asked_since_s)
+            engine.marks[StartPhase.DEMAND_SEEN] = min(asked_at, decided_at)
+        engine.marks[StartPhase.DECIDED] = decided_at
+        engine.marks[StartPhase.BOUND] = now.at
+        woken = asked and not self._fleet.bound(model.name)
+        host.assign(engine)
+        self._events.record(
+            "woken" if woken else "bound",
+            f"engine of revision {model.revision} starts on {host.host_id}"
+            + (f" for {demand.queued} waiting" if woken else ""),
+            model=model.name,
+            engine_id=engine.engine_id,
+        )
+
+    def unbind(self, action: Unbind) -> None:
+        """Tells a host to drain and stop its engine; says so, unless the engine died anyway."""
+        host = self._fleet.find(action.host_id)
+        if host is None or host.engine is None:
+            return
+        self._fleet.bury(host.engine)
+        host.assign(None)
+        if action.reason is UnbindReason.DEAD:
+            return
+        asleep = action.reason in (UnbindReason.SURPLUS, UnbindReason.GIVES_WAY)
+        asleep = asleep and not self._fleet.bound(action.model)
+        self._events.record(
+            "slept" if asleep else "unbound",
+            f"engine on {action.host_id} stops: {WHY[action.reason]}",
+            model=action.model,
+            engine_id=action.engine_id,
+        )
+
+    def died(self, engine: Engine, now: Moment) -> None:
+        """A bound engine failed on a host that lives."""
+        failed_start = engine.ready_s is None
+        error = engine.error or "it stopped without being asked to"
+        self._events.record(
+            "engine_failed",
+            f"engine on {engine.host_id} " + ("did not start: " if failed_start else "died: ")
+            + error + (f" ({engine.hint})" if engine.hint else ""),
+            model=engine.model,
+            engine_id=engine.engine_id,
+        )  # fmt: skip
+        self._count(engine, error, now)
+
+    def host_lost(self, host: Host, now: Moment) -> None:
+        """A host was silent for too long, and its engine with it."""
+        silent_s = now.s - host.seen_s
+        self._events.record(
+            "host_lost", f"{host.host_id} on {host.registration.node} is silent for {silent_s:.1f}s"
+        )
+        engine = host.engine
+        if engine is None:
+            return
+        self._fleet.bury(engine)
+        self._events.record(
+            "engine_lost",
+            f"engine on {host.host_id} went with its host",
+            model=engine.model,
+            engine_id=engine.engine_id,
+        )
+        if engine.ready_s is None:
+            self._count(engine, "its host died while it started", now)
+
+    def _count(self, engine: Engine, error: str, now: Moment) -> None:
+        if self._registry.find(engine.model) is None:
+            return
+        starts = self.starts(engine.model).after_failure(
+            now.s, ready_s=engine.ready_s, error=error, hint=engine.hint, host_id=engine.host_id
+        )
+        self._starts[engine.model] = starts
+        if starts.failures == FAILED_AFTER:
+            self._events.record(
+                "model_failed",
+                f"{starts.failures} starts failed in a row: {error}"
+                + (f" ({engine.hint})" if engine.hint else ""),
+                model=engine.model,
+            )

@@ -1,0 +1,44 @@
+"""What the handlers of one controller share."""
+
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from serving.controller.events import EventLog
+from serving.controller.identities import Identities
+from serving.controller.loop import ControlLoop
+from serving.controller.registry import Registry
+from serving.controller.store import Store
+from serving.controller.telemetry import Telemetry
+from serving.settings import ControllerSettings
+
+
+@dataclass(slots=True)
+class Controller:
+    """The parts of a running controller; `app` wires them."""
+
+    settings: ControllerSettings
+    store: Store
+    registry: Registry
+    identities: Identities
+    events: EventLog
+    telemetry: Telemetry
+    loop: ControlLoop
+    closing: bool = False
+    """Long polls are answered at once: the process is about to end."""
+    broken: bool = False
+    """A background task died: the process has to be restarted."""
+
+    def close_polls(self) -> None:
+        """Answers all long polls, now and from now on: the process is about to end."""
+        self.closing = True
+        self.loop.routes.changes.wake()
+        self.identities.changes.wake()
+        for host in self.loop.fleet:
+            host.changes.wake()
+
+
+def controller_of(request: Request) -> Controller:
+    """The controller that serves the request."""
+    controller: Controller = request.app.state.controller
+    return controller

@@ -1,0 +1,83 @@
+"""The routing table as gateways see it, and its deltas."""
+
+from collections.abc import Iterable
+
+from serving.controller.binder import Life
+from serving.controller.changes import Changes
+from serving.controller.observed import Engine
+from serving.controller.registry import DeployedModel
+from serving.controller.standing import Standing
+from serving.protocol import EndpointRoute, ModelRoute, RoutesDelta
+
+TOMBSTONES_MAX = 1000
+
+
+def make_route(model: DeployedModel, standing: Standing, engines: Iterable[Engine]) -> ModelRoute:
+    """One model as gateways see it; of its bound engines those that are ready, by id."""
+    endpoints = []
+    max_model_len = model.manifest.engine.max_model_len
+    for engine in engines:
+        report = engine.report
+        if engine.life is Life.READY and report and report.url and report.token:
+            endpoints.append(
+                EndpointRoute(
+                    engine_id=engine.engine_id,
+                    url=report.url,
+                    token=report.token,
+                    revision=engine.revision,
+                    slots=engine.slots,
+                )
+            )
+            max_model_len = report.max_model_len or max_model_len
+    return ModelRoute(
+        name=model.name,
+        state=standing.state,
+        reason=standing.public_reason,
+        created=int(model.stored.created_at),
+        max_model_len=max_model_len,
+        endpoints=tuple(endpoints),
+    )
+
+
+class RouteTable:
+    """The published routes; remembers at which version each model changed last."""
+
+    def __init__(self, version: int | None = None) -> None:
+        self.changes = Changes(version)
+        self._floor = self.changes.version
+        self._routes: dict[str, ModelRoute] = {}
+        self._changed: dict[str, int] = {}
+        self._removed: dict[str, int] = {}
+
+    def publish(self, routes: list[ModelRoute]) -> set[str]:
+        """Replaces the table; returns the models whose route changed. No change: no new version."""
+        new = {route.name: route for route in routes}
+        changed = {name for name, route in new.items() if self._routes.get(name) != route}
+        removed = self._routes.keys() - new.keys()
+        if not changed and not removed:
+            return set()
+        self._routes = new
+        version = self.changes.version + 1
+        for name in changed:
+            self._changed[name] = version
+            self._removed.pop(name, None)
+        for name in removed:
+            self._removed[name] = version
+            self._changed.pop(name, None)
+        while len(self._removed) > TOMBSTONES_MAX:
+            oldest = min(self._removed, key=self._removed.__getitem__)
+            self._floor = max(self._floor, self._removed.pop(oldest))
+        self.changes.bump()
+        return changed
+
+    def since(self, after: int) -> RoutesDelta:
+        """What changed after a version; everything where that version is unknown."""
+        if not self._floor <= after <= self.changes.version:
+            models = tuple(self._routes.values())
+            return RoutesDelta(version=self.changes.version, full=True, models=models)
+        return RoutesDelta(
+            version=self.changes.version,
+            full=False,
+            models=tuple(r for n, r in self._routes.items() if self._changed[n] > after),
+            removed=tuple(n for n, at in self._removed.items() if at > after),
+        )

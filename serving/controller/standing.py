@@ -1,0 +1,61 @@
+"""How a model stands: its state, and why, for tenants and for operators. Pure."""
+
+from dataclasses import dataclass
+
+from serving.controller.starts import Starts
+from serving.protocol import ModelState
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a model's state follows from."""
+
+    target: int
+    ready: int
+    starting: int
+    waits_for_host: bool
+    starts: Starts
+    pool: str
+    pool_hosts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A model's state; `reason` is the operator's, `public_reason` safe for tenants."""
+
+    state: ModelState
+    reason: str = ""
+    public_reason: str = ""
+
+
+def assess(seen: Seen, now_s: float) -> Standing:
+    """The state of a model at one moment (monotonic seconds)."""
+    if seen.ready:
+        if seen.ready >= seen.target:
+            return Standing(ModelState.READY)
+        reason = f"{seen.ready} of {seen.target} engines are ready"
+        trouble = _trouble(seen, now_s)
+        return Standing(ModelState.DEGRADED, f"{reason}; {trouble}" if trouble else reason)
+    if seen.starts.has_failed(now_s):
+        return Standing(
+            ModelState.FAILED,
+            f"{seen.starts.failures} starts failed in a row, the last one because: "
+            + seen.starts.why,
+            "its engine does not start",
+        )
+    if seen.target == 0 and not seen.starting:
+        last = f"the last start failed: {seen.starts.why}" if seen.starts.failures else ""
+        return Standing(ModelState.ASLEEP, last)
+    public = "no host is free" if seen.waits_for_host else ""
+    return Standing(ModelState.WAKING, _trouble(seen, now_s), public)
+
+
+def _trouble(seen: Seen, now_s: float) -> str:
+    parts = []
+    if seen.waits_for_host:
+        hosts = f"{seen.pool_hosts} host" + ("" if seen.pool_hosts == 1 else "s")
+        live = "no host is up" if not seen.pool_hosts else f"none of {hosts} is free"
+        parts.append(f"waits for a host: in pool {seen.pool} {live}")
+    if seen.starts.failures:
+        parts.append(f"the last start failed: {seen.starts.why}")
+    return "; ".join(parts)

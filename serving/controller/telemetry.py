@@ -1,0 +1,47 @@
+"""The controller's metrics: gauges computed at each scrape, and the phases of cold starts."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+
+from prometheus_client import CollectorRegistry, generate_latest
+
+from serving.controller.observed import Engine, Fleet
+from serving.metrics import COLD_START, ENGINES, ENGINES_WANTED, HOSTS
+from serving.protocol import StartPhase
+
+PHASE_ORDER = tuple(StartPhase)
+
+
+class Telemetry:
+    """The metrics of one controller."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._engines = ENGINES.gauge(self._registry)
+        self._wanted = ENGINES_WANTED.gauge(self._registry)
+        self._hosts = HOSTS.gauge(self._registry)
+        self._cold_start = COLD_START.histogram(self._registry)
+
+    def observe_start(self, engine: Engine) -> None:
+        """Records how long each phase of a start took; once an engine is routed."""
+        marks = [(phase, engine.marks[phase]) for phase in PHASE_ORDER if phase in engine.marks]
+        for (_, before), (phase, at) in pairwise(marks):
+            self._cold_start.labels(engine.model, phase).observe(max(0.0, at - before))
+
+    def render(self, fleet: Fleet, wanted: Mapping[str, int], pools: Iterable[str]) -> bytes:
+        """All metrics in Prometheus' text format."""
+        self._engines.clear()
+        engines = Counter((e.model, e.phase) for e in fleet.engines())
+        for (model, phase), number in engines.items():
+            self._engines.labels(model, phase).set(number)
+        self._wanted.clear()
+        for model, number in wanted.items():
+            self._wanted.labels(model).set(number)
+        self._hosts.clear()
+        for pool in pools:
+            hosts = [host for host in fleet if host.pool == pool]
+            free = sum(host.is_free for host in hosts)
+            self._hosts.labels(pool, "free").set(free)
+            self._hosts.labels(pool, "bound").set(len(hosts) - free)
+        return generate_latest(self._registry)

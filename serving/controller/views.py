@@ -1,0 +1,144 @@
+"""Shows the controller's state as the resources of `serving.views`."""
+
+from collections import Counter
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+from serving.controller.binder import Life
+from serving.controller.context import Controller
+from serving.controller.demand import Demand
+from serving.controller.observed import Engine, Host
+from serving.controller.registry import DeployedModel
+from serving.controller.store import StoredEvent
+from serving.controller.telemetry import PHASE_ORDER
+from serving.views import (
+    EngineView,
+    EventView,
+    HostView,
+    MarkView,
+    ModelView,
+    PlatformView,
+    PoolView,
+    RevisionView,
+)
+
+
+def our_version() -> str:
+    """The installed version of Penstock."""
+    try:
+        return version("penstock")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def platform_view(here: Controller) -> PlatformView:
+    """The platform at a glance."""
+    return PlatformView(
+        version=our_version(),
+        pools=[_pool_view(here, name, n) for name, n in sorted(here.settings.pools.items())],
+        gateways=len(here.loop.gateways),
+        models=[model_view(here, model) for model in here.registry.models()],
+    )
+
+
+def model_view(here: Controller, model: DeployedModel) -> ModelView:
+    """One model."""
+    standing = here.loop.standing(model.name)
+    demand = (here.loop.gateways.demand() or {}).get(model.name, Demand())
+    ready = [e for e in here.loop.fleet.bound(model.name) if e.life is Life.READY]
+    return ModelView(
+        name=model.name,
+        state=standing.state,
+        reason=standing.reason,
+        revision=model.revision,
+        source=model.manifest.source,
+        pool=model.manifest.resources.pool,
+        engines_ready=len(ready),
+        engines_wanted=here.loop.target(model.name),
+        queued=demand.queued,
+        in_flight=demand.in_flight,
+        created_at=_time(model.stored.created_at),
+        manifest=model.manifest,
+    )
+
+
+def revision_views(model: DeployedModel) -> list[RevisionView]:
+    """All revisions of a model, oldest first."""
+    return [
+        RevisionView(
+            model=stored.model,
+            revision=stored.revision,
+            created_at=_time(stored.created_at),
+            manifest=stored.manifest,
+        )
+        for stored in model.stored.revisions
+    ]
+
+
+def engine_views(here: Controller) -> list[EngineView]:
+    """All engines that live, those that drain too."""
+    in_flight = here.loop.gateways.in_flight()
+    return [_engine_view(e, in_flight.get(e.engine_id, 0)) for e in here.loop.fleet.engines()]
+
+
+def host_views(here: Controller, now_s: float) -> list[HostView]:
+    """All hosts that live, by id."""
+    hosts = sorted(here.loop.fleet, key=lambda host: host.host_id)
+    return [_host_view(host, now_s) for host in hosts]
+
+
+def event_view(event: StoredEvent) -> EventView:
+    """One event."""
+    return EventView(
+        at=_time(event.at),
+        kind=event.kind,
+        model=event.model,
+        engine_id=event.engine_id,
+        message=event.message,
+    )
+
+
+def _engine_view(engine: Engine, in_flight: int) -> EngineView:
+    marks = [(phase, engine.marks[phase]) for phase in PHASE_ORDER if phase in engine.marks]
+    return EngineView(
+        engine_id=engine.engine_id,
+        model=engine.model,
+        revision=engine.revision,
+        host_id=engine.host_id,
+        node=engine.node,
+        phase=engine.phase,
+        pid=None if engine.report is None else engine.report.pid,
+        slots=engine.slots,
+        in_flight=in_flight,
+        started_at=_time(engine.started_at),
+        start_id=engine.start_id,
+        marks=[MarkView(phase=phase, at_s=at - marks[0][1]) for phase, at in marks],
+        error=engine.error,
+        hint=engine.hint,
+    )
+
+
+def _host_view(host: Host, now_s: float) -> HostView:
+    engine = host.engine or host.leaving
+    return HostView(
+        host_id=host.host_id,
+        pool=host.pool,
+        node=host.registration.node,
+        accelerators=list(host.registration.accelerators),
+        pid=host.registration.pid,
+        engine_id=None if engine is None else engine.engine_id,
+        model=None if engine is None else engine.model,
+        registered_at=_time(host.registered_at),
+        seen_s_ago=max(0.0, now_s - host.seen_s),
+    )
+
+
+def _pool_view(here: Controller, name: str, hosts_wanted: int) -> PoolView:
+    hosts = Counter(host.is_free for host in here.loop.fleet if host.pool == name)
+    return PoolView(
+        name=name, hosts_wanted=hosts_wanted, hosts=hosts.total(), hosts_free=hosts[True]
+    )
+
+
+def _time(at: float) -> datetime:
+    return datetime.fromtimestamp(at, UTC)
