@@ -1,0 +1,155 @@
+"""What each part of a platform on one machine is: its command, its environment, its readiness."""
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from serving.cli import ray_node
+from serving.cli.parts import PartSpec
+from serving.cli.platform import MARK_VARIABLE, Layout
+from serving.settings import PREFIX
+
+HIDDEN = ("API_KEY", "ADMIN_KEY", "URL")
+"""Settings of the caller that no part needs to know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """All parts of one platform, before they run."""
+
+    layout: Layout
+    ports: Mapping[str, int]
+    mark: str
+    internal_token: str
+    hosts: int
+    environment: Mapping[str, str]
+    """The caller's environment."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.ports['gateway']}"
+
+    @property
+    def controller_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports['controller']}"
+
+    def launcher(self) -> PartSpec:
+        """Imports vLLM and forks engines."""
+        path = self.layout.launcher_socket
+        return PartSpec(
+            name="launcher",
+            command=module("serving.engine.launcher"),
+            # One OpenMP thread for each engine: two engines with two each would block each other.
+            environment=self._base()
+            | {"PENSTOCK_LAUNCHER_SOCKET": str(path), "OMP_NUM_THREADS": "1"},
+            log_path=self.layout.log("launcher"),
+            is_ready=lambda: accepts(path),
+        )
+
+    def ray(self) -> PartSpec:
+        """Runs the hosts, which inherit what stands here in their environment."""
+        return ray_node.make_spec(
+            self.layout,
+            self._inside()
+            | {
+                "PENSTOCK_LAUNCHER_SOCKET": str(self.layout.launcher_socket),
+                "PENSTOCK_CACHE_DIR": str(self.layout.cache_dir),
+                "PENSTOCK_LOG_DIR": str(self.layout.logs_dir),
+            },
+            dashboard_port=self.ports["dashboard"],
+            metrics_port=self.ports["ray-metrics"],
+            client_port=self.ports["ray-client"],
+            hosts=self.hosts,
+        )
+
+    def controller(self) -> PartSpec:
+        """Keeps the registry and binds engines to hosts."""
+        return PartSpec(
+            name="controller",
+            command=module("serving.controller.app"),
+            environment=self._inside()
+            | {
+                "PENSTOCK_DATABASE_URL": self.layout.database_url,
+                "PENSTOCK_CONTROLLER_HOST": "127.0.0.1",
+                "PENSTOCK_CONTROLLER_PORT": str(self.ports["controller"]),
+                "PENSTOCK_RAY_DASHBOARD_URL": f"http://127.0.0.1:{self.ports['dashboard']}",
+                "PENSTOCK_RAY_TOKEN_PATH": str(self.layout.ray_token_file),
+                "PENSTOCK_POOLS": json.dumps({"cpu": self.hosts}),
+            },
+            log_path=self.layout.log("controller"),
+            is_ready=lambda: is_ok(f"{self.controller_url}/health"),
+        )
+
+    def gateway(self, drain_timeout_s: float) -> PartSpec:
+        """Answers tenants."""
+        return PartSpec(
+            name="gateway",
+            command=module("serving.gateway.app"),
+            environment=self._inside()
+            | {
+                "PENSTOCK_GATEWAY_HOST": "127.0.0.1",
+                "PENSTOCK_GATEWAY_PORT": str(self.ports["gateway"]),
+                "PENSTOCK_GATEWAY_STATE_DIR": str(self.layout.gateway_dir),
+            },
+            log_path=self.layout.log("gateway"),
+            is_ready=lambda: is_ok(f"{self.url}/ready"),
+            stop_timeout_s=drain_timeout_s + 5.0,
+        )
+
+    def _base(self) -> dict[str, str]:
+        """The caller's settings go through; its keys do not, nor what it tells another Ray."""
+        hidden = {PREFIX + name for name in HIDDEN}
+        kept = {
+            name: value
+            for name, value in self.environment.items()
+            if name not in hidden and not name.startswith("RAY_")
+        }
+        return kept | {
+            f"{PREFIX}DATA_DIR": str(self.layout.data_dir),
+            MARK_VARIABLE: self.mark,
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def _inside(self) -> dict[str, str]:
+        """For the parts that talk to the controller."""
+        return self._base() | {
+            "PENSTOCK_CONTROLLER_URL": self.controller_url,
+            "PENSTOCK_INTERNAL_TOKEN": self.internal_token,
+        }
+
+
+def of_caller(
+    layout: Layout, ports: Mapping[str, int], mark: str, internal_token: str, hosts: int
+) -> Blueprint:
+    """The blueprint for the environment of this process."""
+    return Blueprint(layout, ports, mark, internal_token, hosts, dict(os.environ))
+
+
+def module(name: str) -> tuple[str, ...]:
+    """The command that runs a module with this very Python."""
+    return (sys.executable, "-m", name)
+
+
+def accepts(path: Path) -> bool:
+    """Whether something listens at a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True
+
+
+def is_ok(url: str) -> bool:
+    """Whether a URL answers 200 within a second."""
+    try:
+        return httpx.get(url, timeout=1.0).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False

@@ -1,0 +1,84 @@
+"""The `penstock` command: puts the commands together, and turns errors into exit codes.
+
+Exit codes, the same for every command:
+
+    0  done
+    1  failed, for a reason of the platform
+    2  bad input: a wrong flag, a manifest that cannot be accepted, a bad setting
+    3  no key, or a key that may not do this
+    4  no such model or engine
+    5  conflict: a port or data directory in use, or somebody else's change
+    6  not now: the platform is not reachable, a model failed, or a wait took too long
+    130  interrupted
+"""
+
+import sys
+
+import typer
+from typer.exceptions import TyperException
+
+from models.errors import BadRequestError, PenstockError, UnreachableError
+from serving.cli import chat, delete, deploy, doctor, get, logs, output, status, up, version
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="penstock",
+    help="Managed LLM inference: deploy models, call them through one OpenAI-compatible endpoint.",
+    epilog="Exit codes: 0 done, 1 failed, 2 bad input, 3 key, 4 not found, 5 conflict, "
+    "6 not available, 130 interrupted.",
+    invoke_without_command=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def _help_where_nothing_is_asked(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+app.command("up")(up.up)
+app.command("down")(up.down)
+app.command("status")(status.status)
+app.command("deploy")(deploy.deploy)
+app.command("delete")(delete.delete)
+app.add_typer(get.app, name="get")
+app.command("logs")(logs.logs)
+app.command("chat")(chat.chat)
+app.command("doctor")(doctor.doctor)
+app.command("version")(version.version)
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns its exit code and never raises."""
+    try:
+        result = app(args=arguments, prog_name="penstock", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except PenstockError as exc:
+        output.print_error(exc)
+        return exc.exit_code
+    except TyperException as exc:
+        hint = "`penstock --help` lists the commands, `penstock COMMAND --help` its options"
+        output.print_error(BadRequestError(exc.format_message(), hint=hint))
+        return BadRequestError.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has left, as `head` does; nothing is left to be said.
+        sys.stderr.close()
+        return 0
+    except OSError as exc:
+        output.print_error(UnreachableError(f"{exc.strerror or exc}: {exc.filename or ''}".strip()))
+        return UnreachableError.exit_code
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()
