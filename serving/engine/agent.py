@@ -86,17 +86,13 @@ class HostAgent:
             self._running.result()
 
     async def close(self) -> None:
-        """Drains and ends the engine, tells the controller, and stops."""
+        """Drains and ends the engine, tells the controller, and stops; a second call does nothing."""
         tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        reporter, deciders = tasks[:1], tasks[1:]
+        await _cancel(deciders)
         if self._run is not None and self._running is not None:
-            self._run.stop()
-            while not self._running.done():
-                await self._try_to_report()
-                await asyncio.wait({self._running}, timeout=REPORT_INTERVAL_S)
-            await self._try_to_report()
+            await self._finish(self._run, self._running)
+        await _cancel(reporter)
         await self._controller.close()
 
     # --- to the controller ----------------------------------------------------------------------
@@ -200,3 +196,9 @@ class HostAgent:
         await self._try_to_report()  # the end of this engine, before the next one is spoken of
         self._run = self._running = None
         self._changed.set()
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -26,7 +26,6 @@ from serving.protocol import (
     StartPhase,
 )
 
-DRAIN_POLL_S = 0.2
 GONE_TIMEOUT_S = 10.0
 """Patience with a launcher that has to end an engine; closing its connection is the last word."""
 
@@ -49,6 +48,7 @@ class Surroundings:
     address: str
     accelerators: tuple[str, ...] = ()
     drain_timeout_s: float = 30.0
+    drain_poll_s: float = 0.2
     launcher_patience_s: float = 60.0
     """How long the launcher may be away before a start fails."""
     health_interval_s: float = 1.0
@@ -218,7 +218,7 @@ class EngineRun:
         """Returns when nothing runs twice in a row: a request may just have been on its way."""
         idle = 0
         while idle < 2:
-            await asyncio.sleep(DRAIN_POLL_S)
+            await asyncio.sleep(self._around.drain_poll_s)
             idle = idle + 1 if await client.in_flight() == 0 else 0
 
     async def _release(self) -> None:

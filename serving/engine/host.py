@@ -19,6 +19,8 @@ from serving.engine.engine_run import GONE_TIMEOUT_S, Surroundings
 from serving.engine.launcher_client import SocketLauncher
 from serving.settings import HostSettings
 
+DEPLOYMENT = "EngineHost"
+
 
 class PoolArgs(BaseModel):
     """What the application of one pool is built from."""
@@ -41,25 +43,25 @@ def build_pool(args: PoolArgs) -> Application:
     The application is to be put with `external_scaler_enabled` and with no route; the number of
     hosts is then set through Serve's scale call.
     """
+    drain_timeout_s = HostSettings.load().drain_timeout_s
     actor: dict[str, Any] = {"num_cpus": args.num_cpus, "num_gpus": args.gpus}
     if args.gpus:
         actor["accelerator_type"] = args.accelerator.upper()
-    drain_timeout_s = HostSettings.load().drain_timeout_s
-    deployment = EngineHost.options(
+    deployment = serve.deployment(
+        EngineHost,
+        name=DEPLOYMENT,
         ray_actor_options=actor,
+        max_ongoing_requests=1,  # nobody calls a host
+        health_check_period_s=1.0,
+        health_check_timeout_s=10.0,
+        # Serve asks this often whether a replica may stop; 2 s by default.
+        graceful_shutdown_wait_loop_s=0.1,
         # The longest way down: drain, then the launcher's way from SIGTERM to the last process.
         graceful_shutdown_timeout_s=drain_timeout_s + GONE_TIMEOUT_S + 5.0,
     )
     return deployment.bind(args.pool)
 
 
-@serve.deployment(
-    name="EngineHost",
-    max_ongoing_requests=1,  # nobody calls a host
-    health_check_period_s=1.0,
-    health_check_timeout_s=10.0,
-    graceful_shutdown_wait_loop_s=0.1,  # by default Serve looks only each 2 s whether it may stop
-)
 class EngineHost:
     """One host: an agent in the event loop of a Serve replica.
 

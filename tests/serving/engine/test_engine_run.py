@@ -1,0 +1,232 @@
+"""One engine's life against a launcher and an engine in the test's hand."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from models.errors import SourceError
+from serving.engine.engine_run import EngineRun, Surroundings
+from serving.engine.launch_protocol import Exited, Forked, Refused
+from serving.protocol import EnginePhase, EngineReport, StartPhase
+from tests.serving.engine.fakes import BIRTH, FakeEngine, FakeLauncher, assignment, no_download
+
+
+class Watched:
+    """An engine's run whose reports the test can wait for."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._changed = asyncio.Event()
+        self.run = EngineRun(assignment(), around, self._changed.set)
+        self.task = asyncio.create_task(self.run.run())
+
+    async def until(self, holds: Callable[[EngineReport], bool]) -> EngineReport:
+        async with asyncio.timeout(10):
+            while not holds(self.run.report):
+                await self._changed.wait()
+                self._changed.clear()
+        return self.run.report
+
+    async def until_phase(self, phase: EnginePhase) -> EngineReport:
+        return await self.until(lambda report: report.phase is phase)
+
+
+@pytest.fixture
+def launcher() -> FakeLauncher:
+    return FakeLauncher()
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def around(tmp_path: Path, launcher: FakeLauncher, engine: FakeEngine) -> Surroundings:
+    return Surroundings(
+        launcher=launcher,
+        cache_dir=tmp_path,
+        log_dir=tmp_path,
+        address="127.0.0.1",
+        drain_timeout_s=5.0,
+        drain_poll_s=0.01,
+        launcher_patience_s=1.0,
+        health_interval_s=0.01,
+        resolve=no_download,
+        transport=engine.transport(),
+    )
+
+
+@asynccontextmanager
+async def running(around: Surroundings) -> AsyncIterator[Watched]:
+    watched = Watched(around)
+    try:
+        yield watched
+    finally:
+        watched.run.stop()
+        await watched.task
+
+
+async def test_start_marks_its_phases_in_order_with_the_launchers_times(
+    around: Surroundings,
+) -> None:
+    async with running(around) as watched:
+        report = await watched.until_phase(EnginePhase.READY)
+        assert [mark.phase for mark in report.marks] == [
+            StartPhase.BOUND,
+            StartPhase.FORKED,
+            StartPhase.WEIGHTS,
+            StartPhase.ENGINE_READY,
+            StartPhase.PROBED,
+        ]
+        assert [mark.at for mark in report.marks][1:4] == [10.0, 11.0, 12.0]
+        assert report.pid == 4711
+
+
+async def test_engine_is_not_ready_before_its_probe_was_answered(
+    around: Surroundings, launcher: FakeLauncher, engine: FakeEngine
+) -> None:
+    launcher.birth = BIRTH[:2]
+    async with running(around) as watched:
+        await watched.until(lambda report: report.marks[-1].phase is StartPhase.WEIGHTS)
+        assert watched.run.report.phase is EnginePhase.STARTING
+        assert engine.seen == []
+        launcher.leases[0].say(BIRTH[2])
+        await watched.until_phase(EnginePhase.READY)
+        assert "/v1/completions" in engine.seen
+
+
+async def test_executed_engine_is_asked_until_it_listens(
+    around: Surroundings, launcher: FakeLauncher, engine: FakeEngine
+) -> None:
+    launcher.birth = (Forked(pid=1, port=2, mode="exec", at=1.0),)
+    engine.healthy = False
+    async with running(around) as watched:
+        await watched.until(lambda report: report.marks[-1].phase is StartPhase.FORKED)
+        engine.healthy = True
+        report = await watched.until_phase(EnginePhase.READY)
+        assert StartPhase.ENGINE_READY in [mark.phase for mark in report.marks]
+
+
+async def test_spawn_request_carries_what_the_manifest_says(
+    around: Surroundings, launcher: FakeLauncher, engine: FakeEngine
+) -> None:
+    async with running(around) as watched:
+        await watched.until_phase(EnginePhase.READY)
+        request = launcher.leases[0].request
+        assert request.engine_id == "e1"
+        assert "--served-model-name=tiny" in request.args
+        assert request.memory_gib == 2.0
+        assert engine.tokens == {f"Bearer {request.token}"}
+
+
+async def test_refusal_fails_with_the_launchers_reason_and_hint(
+    around: Surroundings, launcher: FakeLauncher
+) -> None:
+    launcher.birth = (Refused(reason="no memory", hint="stop another model"),)
+    async with running(around) as watched:
+        report = await watched.until_phase(EnginePhase.FAILED)
+        assert (report.error, report.hint) == ("no memory", "stop another model")
+
+
+async def test_engine_that_exits_by_itself_fails_with_its_cause(
+    around: Surroundings, launcher: FakeLauncher
+) -> None:
+    async with running(around) as watched:
+        await watched.until_phase(EnginePhase.READY)
+        launcher.leases[0].say(Exited(signal="SIGKILL", cause="it was killed", hint="memory?"))
+        report = await watched.until_phase(EnginePhase.FAILED)
+        assert (report.error, report.hint) == ("it was killed", "memory?")
+        assert report.url is None and report.token is None
+
+
+async def test_engine_fails_when_its_launcher_goes_away(
+    around: Surroundings, launcher: FakeLauncher
+) -> None:
+    async with running(around) as watched:
+        await watched.until_phase(EnginePhase.READY)
+        launcher.leases[0].vanish()
+        report = await watched.until_phase(EnginePhase.FAILED)
+        assert report.error == "this node's launcher went away, and the engine with it"
+
+
+async def test_start_waits_for_a_launcher_that_still_imports(
+    around: Surroundings, launcher: FakeLauncher
+) -> None:
+    launcher.away_for = 1
+    async with running(around) as watched:
+        await watched.until_phase(EnginePhase.READY)
+
+
+async def test_start_fails_when_the_launcher_stays_away(
+    around: Surroundings, launcher: FakeLauncher
+) -> None:
+    launcher.away_for = 1000
+    async with running(replace(around, launcher_patience_s=0.0)) as watched:
+        report = await watched.until_phase(EnginePhase.FAILED)
+        assert report.error == "this node's launcher does not answer"
+
+
+async def test_three_failed_health_checks_in_a_row_end_the_engine(
+    around: Surroundings, launcher: FakeLauncher, engine: FakeEngine
+) -> None:
+    async with running(around) as watched:
+        await watched.until_phase(EnginePhase.READY)
+        engine.healthy = False
+        report = await watched.until_phase(EnginePhase.FAILED)
+        assert report.error == "the engine failed 3 health checks in a row"
+        await watched.task
+        assert launcher.leases[0].given_up
+
+
+async def test_broken_source_fails_before_anything_is_spawned(
+    around: Surroundings, launcher: FakeLauncher
+) -> None:
+    def broken(source: str, cache_dir: Path) -> Path:
+        raise SourceError(f"{source} is cut", hint="fetch it again")
+
+    async with running(replace(around, resolve=broken)) as watched:
+        report = await watched.until_phase(EnginePhase.FAILED)
+        assert (report.error, report.hint) == ("file:///weights is cut", "fetch it again")
+        assert launcher.leases == []
+
+
+async def test_drain_waits_for_running_requests(
+    around: Surroundings, launcher: FakeLauncher, engine: FakeEngine
+) -> None:
+    async with running(around) as watched:
+        await watched.until_phase(EnginePhase.READY)
+        engine.in_flight = 1
+        watched.run.stop()
+        await watched.until_phase(EnginePhase.DRAINING)
+        while "/penstock/in_flight" not in engine.seen:
+            await asyncio.sleep(0)
+        assert not launcher.leases[0].given_up
+        engine.in_flight = 0
+        await watched.until_phase(EnginePhase.STOPPED)
+        assert launcher.leases[0].given_up
+
+
+async def test_drain_ends_at_its_timeout(
+    around: Surroundings, launcher: FakeLauncher, engine: FakeEngine
+) -> None:
+    async with running(replace(around, drain_timeout_s=0.05)) as watched:
+        await watched.until_phase(EnginePhase.READY)
+        engine.in_flight = 1
+        watched.run.stop()
+        await watched.until_phase(EnginePhase.STOPPED)
+        assert launcher.leases[0].given_up
+
+
+async def test_stop_during_the_start_ends_it_at_once(
+    around: Surroundings, launcher: FakeLauncher
+) -> None:
+    launcher.birth = BIRTH[:1]
+    async with running(around) as watched:
+        await watched.until(lambda report: report.marks[-1].phase is StartPhase.FORKED)
+        watched.run.stop()
+        await watched.until_phase(EnginePhase.STOPPED)
+        assert launcher.leases[0].given_up
