@@ -1,0 +1,155 @@
+"""Makes texts that measure an exact number of tokens by the tokenizer of the server under test.
+
+Words are looked for that are one token each wherever they stand between other words; a text of k
+such words is then k tokens long, which is checked once for each run, not assumed. The server
+counts: by `/tokenize` where it has that, else by the usage that a request for one token reports,
+which any OpenAI-compatible server can do.
+"""
+
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from loadtests.client import Client, ServerError
+
+CANDIDATES = tuple(
+    "the of and to in is you that it he was for on are as with his they at be this have from or "  # noqa: SIM905
+    "one had by word but not what all were we when your can said there use an each which she do "
+    "how their if will up other about out many then them these so some her would make like him "
+    "into time has look two more write go see number no way could people my than first water been "
+    "call who oil its now find long down day did get come made may part over new sound take only "
+    "little work know place year live me back give most very after thing our just name good man "
+    "think say great where help through much before line right too mean old any same tell boy "
+    "follow came want show also around form three small set put end does another well large must "
+    "big even such because turn here why ask went men read need land different home us move try "
+    "kind hand picture again change off play air away house point page letter mother answer found "
+    "a b c d e f g h i j k l m n o p q r s t u v w x y z".split()
+)
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+Count = Callable[[str], Awaitable[int]]
+"""Counts the tokens of a prompt in which the text stands, its template's tokens included."""
+
+
+class Prompts:
+    """Makes texts of an exact length.
+
+    Args:
+        words: Words that are one token each.
+        overhead: Tokens that a prompt has beyond its words: template, beginning of text.
+    """
+
+    def __init__(self, words: Sequence[str], overhead: int) -> None:
+        self.words = tuple(words)
+        self.overhead = overhead
+
+    def text(self, tokens: int, rng: random.Random) -> str:
+        """A text that makes the whole prompt `tokens` long; at least one word in any case."""
+        return " ".join(rng.choices(self.words, k=max(1, tokens - self.overhead)))
+
+    def part(self, tokens: int, rng: random.Random) -> str:
+        """A part of a text, `tokens` long wherever it stands between other words."""
+        return " ".join(rng.choices(self.words, k=tokens))
+
+
+async def learn(count: Count, candidates: Sequence[str] = CANDIDATES) -> Prompts:
+    """Finds the words and the overhead by asking the server's tokenizer.
+
+    Raises:
+        ServerError: The tokenizer has too few words of one token, or does not add up.
+    """
+    anchor = await _anchor(count, candidates)
+    base = await count(f"{anchor} {anchor}")
+    words = await _single(count, [word for word in candidates if word != anchor], anchor, base)
+    words.append(anchor)
+    if len(words) < 8:
+        raise ServerError(f"the tokenizer has only {len(words)} of the words as one token")
+    made = Prompts(words, base - 2)
+    for tokens in (64, 500):
+        text = made.text(tokens, random.Random(tokens))  # noqa: S311
+        counted = await count(text)
+        if counted != max(tokens, made.overhead + 1):
+            raise ServerError(f"a prompt made for {tokens} tokens measures {counted}")
+    return made
+
+
+async def _anchor(count: Count, candidates: Sequence[str]) -> str:
+    """A word that adds exactly one token each time it is repeated."""
+    for word in candidates:
+        one, two, five = [await count(" ".join([word] * times)) for times in (1, 2, 5)]
+        if (two - one, five - two) == (1, 3):
+            return word
+    raise ServerError("the tokenizer has no word that is always one token")
+
+
+async def _single(count: Count, words: list[str], anchor: str, base: int) -> list[str]:
+    """Those of `words` that are one token, found by halving: a set that adds up is accepted as
+    a whole."""
+    if not words:
+        return []
+    text = f"{anchor} {' '.join(words)} {anchor}"
+    surplus = await count(text) - base - len(words)
+    if surplus == 0:
+        return list(words)
+    if len(words) == 1:
+        return []
+    half = len(words) // 2
+    return [
+        *await _single(count, words[:half], anchor, base),
+        *await _single(count, words[half:], anchor, base),
+    ]
+
+
+async def counter(client: Client, model: str, *, chat: bool) -> Count:
+    """How this server counts the tokens of a chat's or a completion's prompt.
+
+    Raises:
+        ServerError: It can do neither.
+    """
+
+    def fields(text: str) -> dict[str, object]:
+        if chat:
+            return {"model": model, "messages": [{"role": "user", "content": text}]}
+        return {"model": model, "prompt": text}
+
+    async def by_tokenize(text: str) -> int:
+        answer = await client.call("/tokenize", fields(text))
+        return _read(_Tokenized, *answer).count
+
+    async def by_usage(text: str) -> int:
+        path = "/v1/chat/completions" if chat else "/v1/completions"
+        answer = await client.call(path, fields(text) | {"max_tokens": 1})
+        return _read(_Answer, *answer).usage.prompt_tokens
+
+    try:
+        await by_tokenize("a")
+    except ServerError:
+        await by_usage("a")
+        return by_usage
+    return by_tokenize
+
+
+class _Tokenized(BaseModel):
+    count: int
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int
+
+
+class _Answer(BaseModel):
+    usage: _Usage
+
+
+def _read(model: type[ModelT], status: int, body: bytes) -> ModelT:
+    """Raises: ServerError where the answer is an error, or not what was asked for."""
+    text = body[:300].decode(errors="replace")
+    if status != 200:
+        raise ServerError(f"the server answered {status}: {text}")
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise ServerError(f"the server's answer lacks a count of tokens: {text}") from error
