@@ -63,6 +63,15 @@ class Gateway:
             while (await self.http.get(path)).status_code != status:
                 pass  # each turn waits for an answer
 
+    async def raw(self, request: bytes) -> bytes:
+        """What the gateway answers to these very bytes, until it closes the connection."""
+        reader, writer = await asyncio.open_connection(*self._socket.getsockname())
+        writer.write(request)
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        return answer
+
     async def stop(self) -> None:
         await self.http.aclose()
         self._server.should_exit = True
