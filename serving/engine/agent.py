@@ -86,7 +86,7 @@ class HostAgent:
             self._running.result()
 
     async def close(self) -> None:
-        """Drains and ends the engine, tells the controller, and stops; a second call does nothing."""
+        """Drains and ends the engine, tells the controller, and stops; may be called again."""
         tasks, self._tasks = self._tasks, []
         reporter, deciders = tasks[:1], tasks[1:]
         await _cancel(deciders)
@@ -100,10 +100,10 @@ class HostAgent:
     async def _report_forever(self) -> None:
         while True:
             delivered = await self._try_to_report()
+            # Not `wait_for`: in Python 3.11 it swallows a cancelling that comes with the event.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(
-                    self._changed.wait(), REPORT_INTERVAL_S if delivered else RETRY_S
-                )
+                async with asyncio.timeout(REPORT_INTERVAL_S if delivered else RETRY_S):
+                    await self._changed.wait()
 
     async def _try_to_report(self) -> bool:
         """Registers where the controller does not know the host, else reports."""

@@ -100,12 +100,21 @@ class FakeEngine:
     in_flight: int = 0
     seen: list[str] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
+    _asked: asyncio.Event = field(default_factory=asyncio.Event)
 
     def transport(self) -> httpx.MockTransport:
         return httpx.MockTransport(self._handle)
 
+    async def wait_for(self, path: str) -> None:
+        """Until the path is asked for, after what was seen was cleared."""
+        async with asyncio.timeout(10):
+            while path not in self.seen:
+                await self._asked.wait()
+                self._asked.clear()
+
     def _handle(self, request: httpx.Request) -> httpx.Response:
         self.seen.append(request.url.path)
+        self._asked.set()
         self.tokens.add(request.headers["authorization"])
         match request.url.path:
             case "/health":

@@ -1,6 +1,5 @@
 """The agent against a controller and a launcher in the test's hand."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -138,8 +137,7 @@ async def test_engine_serves_on_while_the_controller_is_away(tmp_path: Path) -> 
         await stage.controller.wait_for_phase(READY)
         stage.controller.away = True
         stage.engine.seen.clear()
-        while "/health" not in stage.engine.seen:
-            await asyncio.sleep(0)
+        await stage.engine.wait_for("/health")
         assert not stage.launcher.leases[0].given_up
         stage.controller.away, stage.controller.known = False, False
         await stage.controller.wait_for_registrations(2)

@@ -202,8 +202,7 @@ async def test_drain_waits_for_running_requests(
         engine.in_flight = 1
         watched.run.stop()
         await watched.until_phase(EnginePhase.DRAINING)
-        while "/penstock/in_flight" not in engine.seen:
-            await asyncio.sleep(0)
+        await engine.wait_for("/penstock/in_flight")
         assert not launcher.leases[0].given_up
         engine.in_flight = 0
         await watched.until_phase(EnginePhase.STOPPED)
