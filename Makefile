@@ -1,0 +1,54 @@
+# Thin: each target is a command or two. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+PYTEST_FLAGS ?=
+UP_FLAGS ?=
+export PYTHON
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## install everything into .venv; does nothing when it is there
+	@scripts/setup.sh
+
+.PHONY: up
+up: setup ## set up, then serve at http://127.0.0.1:8000 until Ctrl-C (UP_FLAGS="--port 9000")
+	@$(BIN)/penstock up $(UP_FLAGS)
+
+.PHONY: down
+down: setup ## stop what `make up` started, from another terminal
+	@$(BIN)/penstock down
+
+.PHONY: test
+test: setup ## set up, then run all tests: units first, then real engines (PYTEST_FLAGS="-k name")
+	$(BIN)/python -m pytest -m "not engine" $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -m engine $(PYTEST_FLAGS)
+
+.PHONY: check
+check: setup ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: fix
+fix: setup ## what ruff can mend by itself
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: docs
+docs: setup ## write docs/reference from the code
+	$(BIN)/python scripts/reference.py
+
+.PHONY: bench
+bench: setup ## the benchmarks
+	$(BIN)/python -m loadtests.bench
+
+.PHONY: clean
+clean: ## remove .venv, caches and the local platform's data (stops it first)
+	@if [ -x $(BIN)/penstock ]; then $(BIN)/penstock down; fi
+	rm -rf .venv .penstock .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
