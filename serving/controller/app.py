@@ -74,7 +74,7 @@ async def health() -> dict[str, str]:
 
 async def metrics(here: Annotated[Controller, Depends(controller_of)]) -> Response:
     """All metrics, for Prometheus."""
-    text = here.telemetry.render(here.loop.fleet, here.loop.targets(), here.settings.pools)
+    text = here.telemetry.render(here.loop.fleet, here.loop.targets.all(), here.settings.pools)
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -226,7 +226,7 @@ class _Board:
             return
         for host_id, engine in sorted(self.bound.items(), key=_cost_of_loss):
             owner = self.models[engine.model]
-            left = self.have(owner) + len(self.engines(owner, current=False)) - 1
+            left = sum(e.model == owner.name for e in self.bound.values()) - 1
             if (
                 self.pool_of[host_id] == model.pool
                 and owner.name != model.name

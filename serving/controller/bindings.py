@@ -9,7 +9,7 @@ from serving.controller.moment import Moment
 from serving.controller.observed import Engine, Fleet, Host
 from serving.controller.registry import Registry
 from serving.controller.starts import FAILED_AFTER, Starts
-from serving.protocol import StartPhase
+from serving.protocol import EnginePhase, StartPhase
 
 WHY = {
     UnbindReason.DELETED: "its model was deleted",
@@ -87,7 +87,15 @@ class Bindings:
         )
 
     def died(self, engine: Engine, now: Moment) -> None:
-        """A bound engine failed on a host that lives."""
+        """A bound engine failed on a host that lives, or goes because its host does."""
+        if engine.phase is EnginePhase.DRAINING:
+            self._events.record(
+                "engine_lost",
+                f"{engine.host_id} is shut down and drains its engine",
+                model=engine.model,
+                engine_id=engine.engine_id,
+            )
+            return
         failed_start = engine.ready_s is None
         error = engine.error or "it stopped without being asked to"
         self._events.record(

@@ -7,19 +7,9 @@ until all hosts have registered, or GRACE_S have passed: what runs is adopted, n
 import asyncio
 from collections.abc import Callable
 
-from autoscaler.loop import Autoscaler
-from autoscaler.snapshot import Snapshot, Spec
-from serving.controller.binder import (
-    Bind,
-    Life,
-    SeenEngine,
-    SeenHost,
-    UnbindReason,
-    WantedModel,
-    plan,
-)
+from serving.controller.binder import Bind, Life, UnbindReason, plan
 from serving.controller.bindings import Bindings
-from serving.controller.demand import Demand, Gateways
+from serving.controller.demand import Gateways
 from serving.controller.enrolment import enrol
 from serving.controller.events import EventLog
 from serving.controller.moment import Moment, now
@@ -27,6 +17,7 @@ from serving.controller.observed import Engine, Fleet, Host
 from serving.controller.registry import DeployedModel, Registry
 from serving.controller.routes import RouteTable, make_route
 from serving.controller.standing import Seen, Standing, assess
+from serving.controller.targets import NO_DEMAND, Demands, Targets
 from serving.controller.telemetry import Telemetry
 from serving.protocol import (
     DemandReply,
@@ -59,17 +50,15 @@ class ControlLoop:
         self.fleet = Fleet()
         self.gateways = Gateways()
         self.routes = RouteTable()
+        self.targets = Targets(self.fleet)
         self.settled = False
         self._settings = settings
         self._registry = registry
         self._events = events
         self._telemetry = telemetry
         self._clock = clock
-        self._autoscaler = Autoscaler()
         self._bindings = Bindings(self.fleet, registry, events)
-        self._targets: dict[str, int] = {}
         self._standings: dict[str, Standing] = {}
-        self._decided_at: dict[str, float] = {}
         self._settled_after_s: float | None = None
         self._kicked = asyncio.Event()
 
@@ -95,8 +84,7 @@ class ControlLoop:
                 engine_id=found.engine_id if found else None,
             )
         if enrolled.adopted is not None:
-            name = enrolled.adopted.model
-            self._autoscaler.found_running(name, len(self.fleet.bound(name)), moment.s)
+            self.targets.found_running(enrolled.adopted.model, moment)
         self.kick()
         return enrolled.host
 
@@ -129,14 +117,6 @@ class ControlLoop:
 
     # --- what others ask ----------------------------------------------------------------------
 
-    def target(self, model: str) -> int:
-        """Engines that the autoscaler asks for."""
-        return self._targets.get(model, 0)
-
-    def targets(self) -> dict[str, int]:
-        """Engines that the autoscaler asks for, of each model."""
-        return dict(self._targets)
-
     def standing(self, model: str) -> Standing:
         """How the model stands since the last run."""
         return self._standings.get(model, ASLEEP)
@@ -163,10 +143,10 @@ class ControlLoop:
         if not self._is_settled(moment):
             return
         self._find_dead(moment)
-        demand = self.gateways.take_demand()
+        demands = self.gateways.take_demand()
         models = self._registry.models()
-        self._decide(models, demand, moment)
-        waiting = self._bind(models, demand, moment)
+        self.targets.decide(models, demands, moment)
+        waiting = self._bind(models, demands, moment)
         self._publish(models, waiting, moment)
 
     def _is_settled(self, moment: Moment) -> bool:
@@ -187,70 +167,28 @@ class ControlLoop:
             if engine.life is Life.DEAD:
                 self._bindings.died(engine, moment)
 
-    def _decide(
-        self, models: list[DeployedModel], demand: dict[str, Demand] | None, moment: Moment
-    ) -> None:
-        names = {model.name for model in models}
-        self._autoscaler.keep_only(names)
-        self._targets = {name: n for name, n in self._targets.items() if name in names}
-        for model in models:
-            asked = None if demand is None else demand.get(model.name, Demand())
-            lives = [engine.life for engine in self.fleet.bound(model.name)]
-            scaling = model.manifest.scaling
-            decision = self._autoscaler.decide(
-                model.name,
-                Snapshot(
-                    at_s=moment.s,
-                    ready=lives.count(Life.READY),
-                    starting=lives.count(Life.STARTING),
-                    queued=None if asked is None else asked.queued,
-                    in_flight=None if asked is None else asked.in_flight,
-                    arrivals=0 if asked is None else asked.arrivals,
-                ),
-                Spec(min=scaling.min, max=scaling.max, idle_timeout_s=scaling.idle_timeout_s),
-            )
-            self._targets[model.name] = decision.target
-            if len(lives) - lives.count(Life.DEAD) >= decision.target:
-                self._decided_at.pop(model.name, None)
-            else:
-                self._decided_at.setdefault(model.name, moment.at)
-
     def _bind(
-        self, models: list[DeployedModel], demand: dict[str, Demand] | None, moment: Moment
+        self, models: list[DeployedModel], demands: Demands, moment: Moment
     ) -> frozenset[str]:
+        """Plans and carries out; returns the models that wait for a host."""
         in_flight = self.gateways.in_flight()
-        wanted = [self._wanted(model, demand) for model in models]
-        planned = plan(wanted, [_seen(host, in_flight) for host in self.fleet], moment.s)
+        wanted = [
+            self.targets.wanted(model, demands, self._bindings.starts(model.name))
+            for model in models
+        ]
+        planned = plan(wanted, [host.seen(in_flight) for host in self.fleet], moment.s)
         for action in planned.actions:
             if isinstance(action, Bind):
-                asked = (demand or {}).get(action.model, Demand())
-                decided_at = self._decided_at.get(action.model, moment.at)
+                asked = (demands or {}).get(action.model, NO_DEMAND)
+                decided_at = self.targets.lacking_since(action.model, moment)
                 self._bindings.bind(action, asked, decided_at, self._clock())
                 continue
             self._bindings.unbind(action)
             if action.reason is UnbindReason.GIVES_WAY:
-                left = len(self.fleet.bound(action.model))
-                self._autoscaler.gave_way(action.model, left)
-                self._targets[action.model] = min(self._targets[action.model], left)
+                self.targets.gave_way(action.model)
         if planned.actions:
             self.kick()
         return planned.waiting
-
-    def _wanted(self, model: DeployedModel, demand: dict[str, Demand] | None) -> WantedModel:
-        starts = self._bindings.starts(model.name)
-        asked = None if demand is None else demand.get(model.name, Demand())
-        return WantedModel(
-            name=model.name,
-            revision=model.revision,
-            pool=model.manifest.resources.pool,
-            target=self._targets[model.name],
-            min=model.manifest.scaling.min,
-            same_engine=model.same_engine,
-            asked_since_s=None if asked is None else asked.asked_since_s,
-            idle=asked is not None and not asked.queued and not asked.in_flight,
-            retry_at_s=starts.retry_s,
-            avoid=frozenset({starts.host_id}) if starts.failures else frozenset(),
-        )
 
     def _publish(
         self, models: list[DeployedModel], waiting: frozenset[str], moment: Moment
@@ -259,11 +197,13 @@ class ControlLoop:
         self._standings = {}
         for model in models:
             engines = self.fleet.bound(model.name)
+            ready = [engine for engine in engines if engine.life is Life.READY]
             pool = model.manifest.resources.pool
             standing = assess(
                 Seen(
-                    target=self._targets[model.name],
-                    ready=sum(e.life is Life.READY for e in engines),
+                    target=self.targets.of(model.name),
+                    ready=len(ready),
+                    outdated=sum(not model.has_engine_of(e.revision) for e in ready),
                     starting=sum(e.life is Life.STARTING for e in engines),
                     waits_for_host=model.name in waiting,
                     starts=self._bindings.starts(model.name),
@@ -295,21 +235,3 @@ class ControlLoop:
 
     def _has_ready(self, model: str) -> bool:
         return any(engine.life is Life.READY for engine in self.fleet.bound(model))
-
-
-def _seen(host: Host, in_flight: dict[str, int]) -> SeenHost:
-    engine = host.engine
-    if engine is None:
-        return SeenHost(host.host_id, host.pool, draining=host.leaving is not None)
-    return SeenHost(
-        host.host_id,
-        host.pool,
-        SeenEngine(
-            engine.engine_id,
-            engine.model,
-            engine.revision,
-            engine.life,
-            in_flight.get(engine.engine_id, 0),
-            engine.bound_s,
-        ),
-    )

@@ -5,11 +5,11 @@ end in `_s`, Unix seconds where they end in `_at`.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from models.manifest import Manifest
-from serving.controller.binder import Life
+from serving.controller.binder import Life, SeenEngine, SeenHost
 from serving.controller.changes import Changes
 from serving.protocol import (
     Assignment,
@@ -118,6 +118,9 @@ class Host:
     """What it ran before, and still drains."""
     polls: int = 0
     poll_dropped: bool = False
+    """Its last long poll broke off, and no other one came since."""
+    retires: bool = False
+    """It stops its engine by itself: it is about to end."""
 
     @property
     def host_id(self) -> str:
@@ -148,7 +151,30 @@ class Host:
     @property
     def is_free(self) -> bool:
         """Whether an engine may be bound to it."""
-        return self.engine is None and self.leaving is None
+        return self.engine is None and self.leaving is None and not self.is_leaving
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it seems to be on its way out."""
+        return self.retires or (self.poll_dropped and not self.polls)
+
+    def seen(self, in_flight: Mapping[str, int]) -> SeenHost:
+        """The host as the binder takes it; `in_flight` names the requests of each engine."""
+        engine = self.engine
+        if engine is None:
+            return SeenHost(self.host_id, self.pool, draining=not self.is_free)
+        return SeenHost(
+            self.host_id,
+            self.pool,
+            SeenEngine(
+                engine.engine_id,
+                engine.model,
+                engine.revision,
+                engine.life,
+                in_flight.get(engine.engine_id, 0),
+                engine.bound_s,
+            ),
+        )
 
     def timeout_s(self, host_timeout_s: float) -> float:
         """Silence after which it is lost."""
@@ -171,6 +197,7 @@ class Host:
         if self.engine is not None:
             if report is not None and told == self.engine.engine_id:
                 self.engine.observe(report, now_s)
+                self.retires = self.retires or report.phase is EnginePhase.DRAINING
             elif self.engine.report is not None:
                 self.engine.vanished += 1
         if self.leaving is not None:

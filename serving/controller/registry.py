@@ -51,6 +51,10 @@ class DeployedModel:
         """The current manifest."""
         return self.stored.revisions[-1].manifest
 
+    def has_engine_of(self, revision: int) -> bool:
+        """Whether an engine of that revision is one of the current revision."""
+        return revision in self.same_engine
+
     def manifest_of(self, revision: int) -> Manifest | None:
         """The manifest of a revision, None if there is no such revision."""
         for stored in self.stored.revisions:

@@ -12,6 +12,7 @@ class Seen:
 
     target: int
     ready: int
+    outdated: int  # of the ready ones those of an older revision
     starting: int
     waits_for_host: bool
     starts: Starts
@@ -31,11 +32,7 @@ class Standing:
 def assess(seen: Seen, now_s: float) -> Standing:
     """The state of a model at one moment (monotonic seconds)."""
     if seen.ready:
-        if seen.ready >= seen.target:
-            return Standing(ModelState.READY)
-        reason = f"{seen.ready} of {seen.target} engines are ready"
-        trouble = _trouble(seen, now_s)
-        return Standing(ModelState.DEGRADED, f"{reason}; {trouble}" if trouble else reason)
+        return _serving(seen)
     if seen.starts.has_failed(now_s):
         return Standing(
             ModelState.FAILED,
@@ -47,10 +44,22 @@ def assess(seen: Seen, now_s: float) -> Standing:
         last = f"the last start failed: {seen.starts.why}" if seen.starts.failures else ""
         return Standing(ModelState.ASLEEP, last)
     public = "no host is free" if seen.waits_for_host else ""
-    return Standing(ModelState.WAKING, _trouble(seen, now_s), public)
+    return Standing(ModelState.WAKING, _trouble(seen), public)
 
 
-def _trouble(seen: Seen, now_s: float) -> str:
+def _serving(seen: Seen) -> Standing:
+    parts = []
+    if seen.ready < seen.target:
+        parts.append(f"{seen.ready} of {seen.target} engines are ready")
+    if seen.outdated:
+        parts.append("an older revision serves until the current one is ready")
+    whole = seen.ready >= seen.target and not (seen.outdated and seen.starts.failures)
+    if parts and (trouble := _trouble(seen)):
+        parts.append(trouble)
+    return Standing(ModelState.READY if whole else ModelState.DEGRADED, "; ".join(parts))
+
+
+def _trouble(seen: Seen) -> str:
     parts = []
     if seen.waits_for_host:
         hosts = f"{seen.pool_hosts} host" + ("" if seen.pool_hosts == 1 else "s")

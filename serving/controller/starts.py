@@ -1,7 +1,7 @@
 """Remembers how a model's starts went, and says when the next one may come. Pure.
 
 Three failed starts in a row and the model has failed: it is tried once more each FAILED_RETRY_S
-while somebody asks, and at once after a deploy. An engine that dies after it was ready for
+as long as it is wanted, and at once after a deploy. An engine that dies after it was ready for
 STABLE_S did not fail to start: the count begins anew and it is started again at once.
 """
 

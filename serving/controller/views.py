@@ -54,7 +54,7 @@ def model_view(here: Controller, model: DeployedModel) -> ModelView:
         source=model.manifest.source,
         pool=model.manifest.resources.pool,
         engines_ready=len(ready),
-        engines_wanted=here.loop.target(model.name),
+        engines_wanted=here.loop.targets.of(model.name),
         queued=demand.queued,
         in_flight=demand.in_flight,
         created_at=_time(model.stored.created_at),
