@@ -175,6 +175,12 @@ class Proxy:
         if verdict in (Verdict.BROKE, Verdict.FAULT):
             visit.broken.append(visit.engine_id)
             if len(visit.broken) >= MAX_BROKEN:
+                log.error(
+                    "request_given_up",
+                    request_id=visit.request_id,
+                    model=visit.model,
+                    engine_ids=visit.broken,
+                )
                 raise UpstreamError(
                     f"{len(visit.broken)} engines failed on this request; it is not tried again"
                 )

@@ -87,7 +87,15 @@ class Sync:
             self._keyring.apply(identities)
 
     async def run(self) -> None:
-        """Keeps in step until it is cancelled."""
+        """Keeps in step until it is cancelled; a crash of ours is logged and begun anew."""
+        while True:
+            try:
+                await self._converse()
+            except* Exception:
+                log.exception("sync_crashed", gateway_id=self.gateway_id)
+            await asyncio.sleep(MAX_BACKOFF_S)
+
+    async def _converse(self) -> None:
         async with asyncio.TaskGroup() as conversations:
             conversations.create_task(self._follow(self._link.routes, self._take_routes))
             conversations.create_task(self._follow(self._link.identities, self._take_identities))

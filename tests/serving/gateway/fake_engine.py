@@ -37,6 +37,7 @@ class FakeEngine:
         self.running = 0
         self.most_running = 0
         self.aborted = 0
+        self.connections = 0
         self.go_on = asyncio.Event()  # lets behaviours that wait go on
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -66,6 +67,7 @@ class FakeEngine:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -219,6 +219,15 @@ async def test_ten_streams_at_once_are_each_their_own(gateway: Gateway, engine: 
     assert engine.most_running <= engine.slots
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_connection_to_an_engine_is_used_again(
+    gateway: Gateway, engine: FakeEngine, stream: bool
+) -> None:
+    for _ in range(10):
+        await gateway.http.post("/v1/chat/completions", json=chat(stream=stream))
+    assert engine.connections == 1
+
+
 async def test_metrics_count_what_the_tenant_saw(gateway: Gateway) -> None:
     await gateway.http.post("/v1/chat/completions", json=chat())
     await gateway.http.post("/v1/chat/completions", json=chat(model="no-such-model"))
