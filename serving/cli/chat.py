@@ -3,8 +3,9 @@
 import json
 import sys
 import time
-from collections.abc import Iterator
-from typing import Annotated, TypedDict
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Annotated, Self, TypedDict
 
 import httpx
 import typer
@@ -40,31 +41,42 @@ def chat(
             "no API key",
             hint="export PENSTOCK_API_KEY=...; `penstock up` printed it at its first start",
         )
-    talk = Conversation(settings.url, settings.api_key.get_secret_value(), model)
-    talk.options = {"temperature": temperature} | ({"max_tokens": max_tokens} if max_tokens else {})
-    if prompt is not None:
-        talk.ask(prompt)
-        return
-    for question in _questions():
-        talk.ask(question)
+    options = {"temperature": temperature} | ({"max_tokens": max_tokens} if max_tokens else {})
+    with Conversation(
+        settings.url, settings.api_key.get_secret_value(), model, options
+    ) as conversation:
+        for question in [prompt] if prompt is not None else _questions():
+            conversation.ask(question)
 
 
 class Conversation:
-    """Questions and answers so far, with one model."""
+    """Questions and answers so far, with one model.
 
-    def __init__(
-        self, url: str, api_key: str, model: str, transport: httpx.BaseTransport | None = None
-    ) -> None:
-        self.options: dict[str, float] = {}
+    Args:
+        options: Further fields of each request, as `temperature`.
+    """
+
+    def __init__(self, url: str, api_key: str, model: str, options: Mapping[str, float]) -> None:
         self._url = url
         self._model = model
+        self._options = options
         self._turns: list[Turn] = []
         self._client = httpx.Client(
             base_url=f"{url.rstrip('/')}/v1",
             headers={"Authorization": f"Bearer {api_key}"},
             timeout=httpx.Timeout(READ_TIMEOUT_S, connect=5.0),
-            transport=transport,
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._client.close()
 
     def ask(self, question: str) -> None:
         """Prints the answer as it comes, then how fast it came.
@@ -106,7 +118,7 @@ class Conversation:
             "messages": self._turns,
             "stream": True,
             "stream_options": {"include_usage": True},
-            **self.options,
+            **self._options,
         }
         with self._client.stream("POST", "/chat/completions", json=body) as response:
             if not response.is_success:

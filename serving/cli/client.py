@@ -48,15 +48,12 @@ ResourceT = TypeVar("ResourceT", bound=BaseModel)
 class AdminClient:
     """The operator's view of one platform; blocking. Its every failure is a PenstockError."""
 
-    def __init__(
-        self, url: str, admin_key: str, transport: httpx.BaseTransport | None = None
-    ) -> None:
+    def __init__(self, url: str, admin_key: str) -> None:
         self._url = url
         self._client = httpx.Client(
             base_url=f"{url.rstrip('/')}/admin/v1",
             headers={"Authorization": f"Bearer {admin_key}"},
             timeout=TIMEOUT_S,
-            transport=transport,
         )
 
     def __enter__(self) -> Self:

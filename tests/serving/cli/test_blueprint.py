@@ -1,0 +1,100 @@
+"""What each part is told: the settings it needs, and nobody's keys."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import models
+from models.manifest import load_manifest
+from serving.cli.blueprint import Blueprint
+from serving.cli.insider import builtin_manifest
+from serving.cli.parts import PartSpec
+from serving.cli.platform import MARK_VARIABLE, Layout
+from serving.settings import ControllerSettings, GatewaySettings, HostSettings, LauncherSettings
+
+PORTS = {"gateway": 1, "controller": 2, "dashboard": 3, "ray-metrics": 4, "ray-client": 5}
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Blueprint:
+    caller = {
+        "PATH": "/bin",
+        "PENSTOCK_API_KEY": "pk-secret",
+        "PENSTOCK_ADMIN_KEY": "pa-secret",
+        "PENSTOCK_URL": "http://elsewhere",
+        "PENSTOCK_MAX_QUEUED": "17",
+        "RAY_ADDRESS": "elsewhere:6379",
+    }
+    layout = Layout(tmp_path / "data", tmp_path / "run")
+    return Blueprint(layout, PORTS, "the-mark", "the-token", 3, caller)
+
+
+def parts(plan: Blueprint) -> list[PartSpec]:
+    return [plan.launcher(), plan.ray(), plan.controller(), plan.gateway(30.0)]
+
+
+def test_no_part_gets_a_key_or_another_ray(plan: Blueprint) -> None:
+    for part in parts(plan):
+        told = " ".join([*part.environment, *part.environment.values()])
+        assert "secret" not in told
+        assert "elsewhere" not in told
+        assert part.environment["PATH"] == "/bin"
+
+
+def test_every_part_bears_mark_and_folder(plan: Blueprint) -> None:
+    for part in parts(plan):
+        assert part.environment[MARK_VARIABLE] == "the-mark"
+        assert part.environment["PENSTOCK_DATA_DIR"] == str(plan.layout.data_dir)
+        assert part.log_path.parent == plan.layout.logs_dir
+
+
+def test_launcher_does_not_know_the_internal_token(plan: Blueprint) -> None:
+    assert "the-token" not in plan.launcher().environment.values()
+
+
+def test_parts_can_load_their_settings(plan: Blueprint, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(part: PartSpec) -> None:
+        for name, value in part.environment.items():
+            monkeypatch.setenv(name, value)
+
+    load(plan.controller())
+    controller = ControllerSettings.load()
+    assert controller.pools == {"cpu": 3}
+    assert controller.controller_port == 2
+    assert controller.ray_dashboard_url == "http://127.0.0.1:3"
+    load(plan.gateway(30.0))
+    gateway = GatewaySettings.load()
+    assert gateway.controller_url == "http://127.0.0.1:2"
+    assert gateway.max_queued == 17
+    load(plan.ray())
+    host = HostSettings.load()
+    assert host.launcher_socket.is_absolute()
+    assert host.cache_dir.is_absolute()
+    assert host.log_dir.is_absolute()
+    load(plan.launcher())
+    assert LauncherSettings.load().launcher_socket == host.launcher_socket
+
+
+def test_ray_is_private(plan: Blueprint) -> None:
+    ray = plan.ray()
+    assert ray.environment["RAY_AUTH_MODE"] == "token"
+    assert ray.environment["RAY_USAGE_STATS_ENABLED"] == "0"
+    command = " ".join(ray.command)
+    assert "--dashboard-host 127.0.0.1" in command
+    assert f"--temp-dir {plan.layout.ray_dir}" in command
+    assert json.loads(plan.controller().environment["PENSTOCK_POOLS"]) == {"cpu": 3}
+
+
+def test_builtin_manifest_sleeps_and_wakes() -> None:
+    manifest = builtin_manifest()
+    assert manifest.source == "builtin://guide"
+    assert manifest.scaling.min == 0
+
+
+def test_every_manifest_of_the_catalog_is_valid() -> None:
+    folder = Path(models.__file__).parent / "catalog"
+    found = sorted(folder.glob("*.yaml"))
+    assert found
+    for path in found:
+        assert load_manifest(path).name == path.stem

@@ -1,0 +1,138 @@
+"""Deploying: manifests and sources in, states followed, and never a hang."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from models.errors import BadRequestError, ManifestError
+from serving.cli.deploy import name_of
+from serving.protocol import ModelState
+from tests.serving.cli.conftest import Run
+from tests.serving.cli.fake_platform import FakePlatform
+
+
+def write_manifest(folder: Path, text: str) -> str:
+    path = folder / "model.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+MINIMAL = "name: mine\nsource: builtin://guide\n"
+
+
+def test_manifest_is_sent_as_it_was_written(
+    run: Run, platform: FakePlatform, tmp_path: Path
+) -> None:
+    outcome = run("deploy", "-f", write_manifest(tmp_path, MINIMAL))
+    assert outcome.code == 0
+    assert "model mine deployed, revision 1" in outcome.err
+    assert "mine is ready" in outcome.err
+    method, path, _, body = next(call for call in platform.asked if call[0] == "POST")
+    assert (method, path) == ("POST", "/admin/v1/models")
+    assert json.loads(body) == {"name": "mine", "source": "builtin://guide"}
+
+
+def test_source_becomes_a_manifest(run: Run, platform: FakePlatform) -> None:
+    assert run("deploy", "hf://Qwen/Qwen3-0.6B@main").code == 0
+    assert list(platform.models) == ["qwen3-0.6b"]
+    assert run("deploy", "hf://Qwen/Qwen3-0.6B", "--name", "small").code == 0
+    assert list(platform.models) == ["qwen3-0.6b", "small"]
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("hf://Qwen/Qwen3-0.6B@refs/pr/1", "qwen3-0.6b"),
+        ("builtin://guide", "guide"),
+        ("file:///srv/My Model (2)/", "my-model-2"),
+        ("file:///srv/__x__", "x"),
+    ],
+)
+def test_name_follows_from_the_source(source: str, name: str) -> None:
+    assert name_of(source) == name
+
+
+def test_source_without_a_usable_name_asks_for_one() -> None:
+    with pytest.raises(BadRequestError) as caught:
+        name_of("file:///")
+    assert "--name" in (caught.value.hint or "")
+
+
+def test_bad_manifest_is_refused_before_anything_is_sent(
+    run: Run, platform: FakePlatform, tmp_path: Path
+) -> None:
+    outcome = run("deploy", "-f", write_manifest(tmp_path, MINIMAL + "colour: red\n"))
+    assert outcome.code == 2
+    assert "colour" in outcome.err
+    assert not platform.asked
+
+
+def test_missing_file_is_bad_input(run: Run, platform: FakePlatform) -> None:
+    outcome = run("deploy", "-f", "nowhere.yaml")
+    assert outcome.code == 2
+    assert "nowhere.yaml" in outcome.err
+
+
+def test_manifest_that_the_platform_refuses_names_the_field(
+    run: Run, platform: FakePlatform
+) -> None:
+    platform.failure = ManifestError("there is no pool h200x1", param="resources.accelerator")
+    outcome = run("deploy", "builtin://guide")
+    assert outcome.code == 2
+    assert "resources.accelerator: there is no pool h200x1" in outcome.err
+    assert "hint: " in outcome.err
+
+
+def test_wait_follows_the_states_until_ready(run: Run, platform: FakePlatform) -> None:
+    platform.states = [ModelState.WAKING, ModelState.WAKING, ModelState.READY]
+    outcome = run("deploy", "builtin://guide")
+    assert outcome.code == 0
+    assert "guide is waking: because" in outcome.err
+    assert "guide is ready" in outcome.err
+
+
+def test_wait_ends_where_a_model_may_sleep(run: Run, platform: FakePlatform) -> None:
+    platform.states = [ModelState.ASLEEP]
+    outcome = run("deploy", "builtin://guide")
+    assert outcome.code == 0
+    assert "the first request wakes it" in outcome.err
+
+
+def test_wait_takes_sleep_for_a_start_where_an_engine_is_wanted(
+    run: Run, platform: FakePlatform, tmp_path: Path
+) -> None:
+    platform.states = [ModelState.ASLEEP, ModelState.WAKING, ModelState.READY]
+    outcome = run("deploy", "-f", write_manifest(tmp_path, MINIMAL + "scaling: {min: 1}\n"))
+    assert outcome.code == 0
+    assert "mine is ready" in outcome.err
+
+
+def test_wait_ends_with_the_reason_of_a_failure(run: Run, platform: FakePlatform) -> None:
+    platform.states = [ModelState.WAKING, ModelState.FAILED, ModelState.FAILED]
+    outcome = run("deploy", "builtin://guide")
+    assert outcome.code == 6
+    assert "guide failed: because" in outcome.err
+    assert "hint: `penstock logs guide`" in outcome.err
+
+
+def test_wait_ends_at_its_timeout(run: Run, platform: FakePlatform) -> None:
+    platform.states = [ModelState.WAKING]
+    outcome = run("deploy", "builtin://guide", "--timeout-s", "1")
+    assert outcome.code == 6
+    assert "waking after 1 s" in outcome.err
+
+
+def test_no_wait_returns_at_once(run: Run, platform: FakePlatform) -> None:
+    platform.states = [ModelState.WAKING]
+    assert run("deploy", "builtin://guide", "--no-wait").code == 0
+    assert [call[0] for call in platform.asked] == ["POST"]
+
+
+def test_delete_removes_a_model(run: Run, platform: FakePlatform) -> None:
+    platform.deploy("guide", ModelState.READY)
+    assert run("delete", "guide").code == 0
+    assert not platform.models
+    again = run("delete", "guide")
+    assert again.code == 4
+    assert "hint: " in again.err
