@@ -85,6 +85,7 @@ class Client:
             sent_s,
             stream=ask.stream,
             keep_text=ask.keep_text,
+            prompt_tokens=ask.prompt_tokens,
         )
         try:
             async with asyncio.timeout(self.timeout_s):

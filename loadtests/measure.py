@@ -51,6 +51,8 @@ class Outcome:
     e2e_s: float | None = None
     gaps_s: "array[float]" = field(default_factory=lambda: array("d"))
     prompt_tokens: int | None = None
+    wanted_prompt_tokens: int | None = None
+    """What the prompt was made to measure; None where it was not made for a length."""
     cached_tokens: int = 0
     output_tokens: int | None = None
     usage_missing: bool = False
@@ -90,9 +92,10 @@ class Ruler:
     """Measures one request from what arrives when; every call takes the time as an argument."""
 
     def __init__(
-        self, kind: str, due_s: float, sent_s: float, *, stream: bool, keep_text: bool = False
-    ) -> None:
-        self.outcome = Outcome(kind, due_s, sent_s)
+        self, kind: str, due_s: float, sent_s: float, *, stream: bool, keep_text: bool = False,
+        prompt_tokens: int | None = None,
+    ) -> None:  # fmt: skip
+        self.outcome = Outcome(kind, due_s, sent_s, wanted_prompt_tokens=prompt_tokens)
         self._stream = stream
         self._keep_text = keep_text
         self._events = EventStream()

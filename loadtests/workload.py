@@ -8,14 +8,18 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Literal, Protocol
 
 import orjson
+from pydantic import ConfigDict
 
 from loadtests.client import Ask
 from loadtests.measure import Outcome
 from loadtests.prompts import Prompts
 from loadtests.recordings import Trace
+
+STRICT = ConfigDict(extra="forbid")
+"""Profiles are read straight into these classes: an unknown key in one is an error."""
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
@@ -45,6 +49,8 @@ class Length:
 
     A `spread` of 0 is always the mean; it is the standard deviation over the mean.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     mean: int
     spread: float = 0.0
@@ -90,12 +96,15 @@ class Target:
 class Chat:
     """Independent requests; the first `shared` tokens of all of them are the same."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
     prompt: Length = field(default_factory=lambda: Length(256))
     output: Length = field(default_factory=lambda: Length(128))
     shared: int = 0
     completion: bool = False
     """Asks /v1/completions instead of the chat route."""
     kind: str = "chat"
+    type: Literal["chat"] = "chat"
 
     def sessions(self, target: Target, prompts: Prompts, seed: int) -> Iterator[Session]:
         """Endless visitors."""
@@ -141,6 +150,8 @@ class _Talk:
 class Conversation:
     """Visitors who go on: all share a system prompt, each turn repeats what was said before."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
     system: int = 200
     """Tokens of the system prompt, the same for all."""
     turns: Length = field(default_factory=lambda: Length(4))
@@ -150,6 +161,7 @@ class Conversation:
     pause_s: float = 0.0
     """Mean time that a visitor reads before the next turn; exponential."""
     kind: str = "conversation"
+    type: Literal["conversation"] = "conversation"
 
     def sessions(self, target: Target, prompts: Prompts, seed: int) -> Iterator[Session]:
         """Endless visitors."""
@@ -190,6 +202,8 @@ class Agent:
     followed by the next result, so that the load is the same whatever the model says.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
     system: int = 600
     rounds: Length = field(default_factory=lambda: Length(6))
     result: Length = field(default_factory=lambda: Length(300, 1.0))
@@ -200,6 +214,7 @@ class Agent:
     tools: bool = True
     """Sends the declaration of a tool along; some servers refuse it without a parser."""
     kind: str = "agent"
+    type: Literal["agent"] = "agent"
 
     def sessions(self, target: Target, prompts: Prompts, seed: int) -> Iterator[Session]:
         """Endless agents."""
@@ -259,18 +274,31 @@ class Workload(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A kind of visitor and how often it comes."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    weight: float
+    workload: Chat | Conversation | Agent
+
+
+@dataclass(frozen=True, slots=True)
 class Mix:
     """Several kinds of visitors by weight."""
 
-    parts: tuple[tuple[float, Workload], ...]
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    parts: tuple[Part, ...]
+    type: Literal["mix"] = "mix"
 
     def sessions(self, target: Target, prompts: Prompts, seed: int) -> Iterator[Session]:
         """Endless visitors."""
         rng = random.Random(f"mix/{seed}")  # noqa: S311
         sources = [
-            part.sessions(target, prompts, seed + number)
-            for number, (_weight, part) in enumerate(self.parts)
+            part.workload.sessions(target, prompts, seed + number)
+            for number, part in enumerate(self.parts)
         ]
-        weights = [weight for weight, _part in self.parts]
+        weights = [part.weight for part in self.parts]
         while True:
             yield next(rng.choices(sources, weights)[0])

@@ -9,7 +9,7 @@ from loadtests.client import Ask
 from loadtests.measure import Failure, Outcome
 from loadtests.prompts import Prompts
 from loadtests.recordings import Row, Trace
-from loadtests.workload import Agent, Chat, Conversation, Length, Mix, Session, Target, replay
+from loadtests.workload import Agent, Chat, Conversation, Length, Mix, Part, Session, Target, replay
 
 PROMPTS = Prompts([f"w{number}" for number in range(50)], overhead=3)
 TARGET = Target("m")
@@ -114,7 +114,7 @@ def test_agent_declares_its_tool_and_grows() -> None:
 
 
 def test_mix_draws_by_weight() -> None:
-    mix = Mix(((3.0, Chat(kind="a")), (1.0, Chat(kind="b"))))
+    mix = Mix((Part(3.0, Chat(kind="a")), Part(1.0, Chat(kind="b"))))
     asks = [session.next(None) for session in islice(mix.sessions(TARGET, PROMPTS, 1), 1000)]
     share = sum(ask.kind == "a" for ask in asks if ask) / 1000
     assert share == pytest.approx(0.75, abs=0.05)
