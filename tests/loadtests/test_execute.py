@@ -57,8 +57,8 @@ def _without_pauses(value: object) -> dict[str, object]:
 
 
 async def test_trace_gives_the_prefix_cache_the_hit_rate_that_it_implies(start) -> None:
-    replay = {"type": "replay", "trace": "mooncake_synthetic", "length": 1 / 32, "share": 0.15}
-    profile = read({"load": replay | {"speed": 400, "max_output_tokens": 2}, "warmup": 0})
+    replay = {"type": "replay", "trace": "mooncake_synthetic", "length": 1 / 32, "share": 0.1}
+    profile = read({"load": replay | {"speed": 500, "max_output_tokens": 2}, "warmup": 0})
     trace = scaled_trace(profile, seed=1)
     url = await start(FAST)
     async with Client(url) as client:
@@ -69,7 +69,7 @@ async def test_trace_gives_the_prefix_cache_the_hit_rate_that_it_implies(start) 
     summary = summarize(run.outcomes, run.duration_s)
     implied = implied_hit_rate(trace.rows, trace.block_tokens)
     assert summary.prompt_tokens == sum(row.prompt_tokens for row in trace.rows)
-    assert implied > 0.2
+    assert implied > 0.15
     assert summary.cached_tokens / summary.prompt_tokens == pytest.approx(implied, abs=0.02)
     assert before != after
 
