@@ -127,5 +127,6 @@ def _engine_error(body: bytes) -> tuple[str | None, str | None]:
     message, param = error.get("message"), error.get("param")
     return (
         message if isinstance(message, str) and message else None,
-        param if isinstance(param, str) else None,
+        # vLLM names a field of a body that it cannot parse `body.top_p`.
+        param.removeprefix("body.") if isinstance(param, str) else None,
     )

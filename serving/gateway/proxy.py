@@ -13,7 +13,7 @@ byte of an engine's answer the tenant has seen nothing, so the request can go to
 import asyncio
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 from http import HTTPStatus
 
@@ -29,6 +29,7 @@ from serving.gateway.errors import Answer, answer_of, answer_of_engine, sse_even
 from serving.gateway.lanes import Lane, Lanes, Place
 from serving.gateway.stream import WholeLines, split_at_error, status_in_error
 from serving.gateway.telemetry import GatewayMetrics
+from serving.gateway.visits import CLIENT_LEFT, Visit
 from serving.logs import get_logger
 
 MAX_BROKEN = 2
@@ -41,8 +42,6 @@ FAULT_PAUSE_S = 0.5
 """Wait before a request that an engine answered 5xx is tried again: where the engine is dying,
 its endpoint is gone by then. The engine is not ejected, or one request could eject them all."""
 
-CLIENT_LEFT = 499
-
 log = get_logger(__name__)
 
 
@@ -54,22 +53,6 @@ class Verdict(Enum):
     BROKE = auto()  # the engine took the request and broke off
     FAULT = auto()  # the engine answered that it failed
     BUSY = auto()  # the engine's own queue is full
-
-
-@dataclass(slots=True)
-class Visit:
-    """One request at the door, as far as metrics and the log want to know it."""
-
-    request_id: str
-    began_s: float
-    status: int = 0
-    model: str = ""
-    key_id: str = ""
-    engine_id: str = ""
-    broken: list[str] = field(default_factory=list)  # engine_ids that failed on it
-    streaming: bool = False  # the answer has started
-    complete: bool = False
-    cut: bool = False  # an engine broke off mid-stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +89,7 @@ class Proxy:
             PenstockError: Before the answer has started; the door answers it.
             TenantLeftError: If the tenant left before the answer was complete.
         """
-        visit = Visit(scope["state"]["request_id"], time.monotonic())
+        visit = Visit(scope["state"]["request_id"], self._operation.path, time.monotonic())
         headers = scope["headers"]
         try:
             authorization = next((v for name, v in headers if name == b"authorization"), None)
@@ -131,9 +114,11 @@ class Proxy:
             visit.status = 500
             raise
         finally:
-            self._note(visit)
+            visit.close(self._metrics, time.monotonic())
 
     async def _stop(self, visit: Visit, send: Send) -> None:
+        if visit.complete:
+            return
         stopping = UnavailableError("the gateway is being stopped")
         visit.cut = visit.streaming
         if not visit.streaming:
@@ -144,7 +129,8 @@ class Proxy:
 
     async def _serve(self, call: Call, lane: Lane, visit: Visit, send: Send) -> None:
         lane.arrivals += 1
-        place = Place(uuid.uuid4().hex, visit.began_s, visit.began_s + self._limits.deadline_s)
+        visit.start_id = uuid.uuid4().hex
+        place = Place(visit.start_id, visit.began_s, visit.began_s + self._limits.deadline_s)
         again = False
         while True:
             async with lane.slot(place, again=again) as endpoint:
@@ -165,25 +151,12 @@ class Proxy:
             again = True
 
     async def _before_next_try(self, verdict: Verdict, visit: Visit) -> None:
-        log.warning(
-            "engine_attempt_failed",
-            request_id=visit.request_id,
-            model=visit.model,
-            engine_id=visit.engine_id,
-            verdict=verdict.name.lower(),
-        )
+        log.warning("engine_attempt_failed", verdict=verdict.name.lower(), **visit.names())
         if verdict in (Verdict.BROKE, Verdict.FAULT):
             visit.broken.append(visit.engine_id)
             if len(visit.broken) >= MAX_BROKEN:
-                log.error(
-                    "request_given_up",
-                    request_id=visit.request_id,
-                    model=visit.model,
-                    engine_ids=visit.broken,
-                )
-                raise UpstreamError(
-                    f"{len(visit.broken)} engines failed on this request; it is not tried again"
-                )
+                log.error("request_given_up", engine_ids=visit.broken, **visit.names())
+                raise UpstreamError("engines failed on this request twice; it is not tried again")
         self._metrics.retries.labels(visit.model).inc()
         if verdict is Verdict.FAULT:
             await asyncio.sleep(FAULT_PAUSE_S)
@@ -212,14 +185,8 @@ class Proxy:
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             return Verdict.BUSY
         if status >= 500 and status != HTTPStatus.NOT_IMPLEMENTED:
-            log.error(
-                "engine_failed",
-                request_id=visit.request_id,
-                model=visit.model,
-                engine_id=visit.engine_id,
-                status=status,
-                message=body[:1000].decode(errors="replace"),
-            )
+            message = body[:1000].decode(errors="replace")
+            log.error("engine_failed", status=status, message=message, **visit.names())
             return Verdict.FAULT
         await self._answer(answer_of_engine(status, body), visit, send)
         return Verdict.ANSWERED
@@ -276,28 +243,7 @@ class Proxy:
     def _cut(self, visit: Visit, reason: str, error: bytes = b"") -> bytes:
         """The event that ends a stream which broke: the engine's own words for a tenant's fault."""
         visit.cut = True
-        log.warning(
-            "stream_cut",
-            request_id=visit.request_id,
-            model=visit.model,
-            engine_id=visit.engine_id,
-            reason=reason[:1000],
-        )
+        log.warning("stream_cut", reason=reason[:1000], **visit.names())
         if error and status_in_error(error) < 500:
             return sse_event(answer_of_engine(status_in_error(error), error))
         return sse_event(answer_of(UpstreamError("the engine broke off during the answer")))
-
-    def _note(self, visit: Visit) -> None:
-        route = self._operation.path
-        self._metrics.requests.labels(visit.model, route, str(visit.status)).inc()
-        log.info(
-            "answered",
-            request_id=visit.request_id,
-            model=visit.model,
-            route=route,
-            status=visit.status,
-            key_id=visit.key_id,
-            engine_id=visit.engine_id,
-            duration_s=round(time.monotonic() - visit.began_s, 4),
-            **({"cut": True} if visit.cut else {}),
-        )

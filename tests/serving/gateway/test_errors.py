@@ -67,6 +67,11 @@ def test_context_overflow_has_openais_code(message: str) -> None:
     assert json.loads(answer.body)["error"]["code"] == "context_length_exceeded"
 
 
+def test_field_of_the_body_is_named_as_the_tenant_knows_it() -> None:
+    answer = answer_of_engine(400, engine_error("not a number", param="body.top_p"))
+    assert json.loads(answer.body)["error"]["param"] == "top_p"
+
+
 @pytest.mark.parametrize("status", [307, 401, 403, 404, 405])
 def test_refusal_that_only_the_platform_can_cause_is_a_bad_gateway(status: int) -> None:
     answer = answer_of_engine(status, engine_error("Unauthorized", status))

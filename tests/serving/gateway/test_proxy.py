@@ -1,8 +1,11 @@
 """The way of a request to an engine and back, with the clients that tenants use."""
 
 import asyncio
+import contextlib
 import json
+import random
 
+import httpx
 import openai
 import pytest
 
@@ -226,6 +229,29 @@ async def test_connection_to_an_engine_is_used_again(
     for _ in range(10):
         await gateway.http.post("/v1/chat/completions", json=chat(stream=stream))
     assert engine.connections == 1
+
+
+async def test_no_slot_is_lost_in_a_storm_of_impatient_clients(
+    gateway: Gateway, engine: FakeEngine
+) -> None:
+    patience = random.Random(1)
+
+    async def ask() -> None:
+        body = chat(stream=patience.random() < 0.5)
+        with contextlib.suppress(httpx.TimeoutException):
+            await gateway.http.post(
+                "/v1/chat/completions", json=body, timeout=patience.uniform(0.001, 0.05)
+            )
+
+    for _ in range(5):
+        await asyncio.gather(*(ask() for _ in range(30)))
+    async with asyncio.timeout(5):
+        while await gateway.metric("penstock_requests_in_flight"):
+            pass
+    assert await gateway.metric("penstock_queue_depth") == 0
+    await until(lambda: engine.running == 0)
+    assert engine.most_running <= engine.slots
+    assert (await gateway.http.post("/v1/chat/completions", json=chat())).status_code == 200
 
 
 async def test_metrics_count_what_the_tenant_saw(gateway: Gateway) -> None:
