@@ -41,8 +41,7 @@ class Gateways:
     def hear(self, report: DemandReport, now_s: float) -> None:
         """Takes over a report in the place of the gateway's last one."""
         self._heard[report.gateway_id] = _Heard(now_s, report)
-        for demand in report.models:
-            self._arrivals[demand.model] += demand.arrivals
+        self._arrivals.update({d.model: d.arrivals for d in report.models if d.arrivals})
 
     def drop_stale(self, now_s: float) -> None:
         """Forgets the gateways that were silent for STALE_AFTER_S."""

@@ -1,5 +1,7 @@
 """The control loop, with a clock turned by hand: deploys, wakes, sleeps and all that dies."""
 
+from typing import Any
+
 import pytest
 
 from serving.protocol import DemandReport, EnginePhase, ModelState, StartPhase
@@ -8,7 +10,7 @@ from tests.serving.controller.world import World, engine_report, registration
 READY, STARTING, FAILED = EnginePhase.READY, EnginePhase.STARTING, EnginePhase.FAILED
 
 
-async def awake(world: World, **fields: object) -> None:
+async def awake(world: World, **fields: Any) -> None:
     """Two hosts, the first of which serves `guide`."""
     world.host("h1"), world.host("h2")
     await world.deploy(**fields)
