@@ -2,11 +2,10 @@
 
 Data go to stdout (a table, or the report with `--output json`), progress to stderr. Exit codes:
 0 all well; 1 a gate tripped or the run is not valid; 2 bad arguments; 4 a report could not be
-written; 6 the server cannot be used.
+written; 6 the server cannot be used; 130 interrupted.
 """
 
 import argparse
-import asyncio
 import os
 import sys
 import time
@@ -16,15 +15,16 @@ from pathlib import Path
 import uvloop
 from rich.console import Console
 
+from loadtests import versus
 from loadtests.client import Client, ServerError
-from loadtests.execute import execute, prepare, recording, unix_time
+from loadtests.execute import Server, execute, prepare, recording, unix_time
 from loadtests.flags import parse, profile_from
 from loadtests.measure import Outcome
 from loadtests.profile import Profile, ProfileError
 from loadtests.recordings import TraceError
 from loadtests.report import Report, lines, table, to_json, to_junit, tripped
 
-OK, FAILED, USAGE, UNWRITTEN, UNUSABLE = 0, 1, 2, 4, 6
+OK, FAILED, USAGE, UNWRITTEN, UNUSABLE, INTERRUPTED = 0, 1, 2, 4, 6, 130
 PROGRESS_S = 2.0
 
 
@@ -51,8 +51,7 @@ class Progress:
             )
 
 
-async def measure(url: str, api_key: str | None, model: str | None, profile: Profile,
-                  progress: Progress) -> Report:  # fmt: skip
+async def measure(server: Server, profile: Profile, progress: Progress) -> Report:
     """Runs a profile once against a server.
 
     Raises:
@@ -60,8 +59,8 @@ async def measure(url: str, api_key: str | None, model: str | None, profile: Pro
         TraceError: The trace cannot.
         ValueError: The URL is none, or nobody would arrive.
     """
-    async with Client(url, api_key, profile.timeout_s) as client:
-        prepared = await prepare(client, model, profile)
+    async with Client(server.url, server.api_key, profile.timeout_s) as client:
+        prepared = await prepare(client, server.model, profile)
         run = await execute(prepared, profile, seed=profile.seed, on_outcome=progress)
     return Report(client.base_url, prepared.target.model, profile, run, unix_time(run))
 
@@ -71,22 +70,17 @@ def show(report: Report, console: Console) -> None:
     summary = report.summary()
     console.print(table(f"{report.model} at {report.url}", summary))
     for line in lines(summary):
-        console.print(line, highlight=False)
+        console.print(line)
     for name, part in report.kinds().items():
         console.print(table(f"\n{name}", part))
         for line in lines(part):
-            console.print(line, highlight=False)
+            console.print(line)
 
 
-def save(report: Report, parsed: argparse.Namespace, errors: Console) -> bool:
+def save(files: Sequence[tuple[Path | None, bytes]], errors: Console) -> bool:
     """Writes the files that were asked for, as far as that works; true where all were written."""
-    wanted: list[tuple[Path | None, bytes]] = [
-        (parsed.save_json, to_json(report, details=parsed.details)),
-        (parsed.save_junit, to_junit(report)),
-        (parsed.save_trace, recording(report.run)),
-    ]
     written = True
-    for path, data in wanted:
+    for path, data in files:
         if path is None:
             continue
         try:
@@ -97,36 +91,73 @@ def save(report: Report, parsed: argparse.Namespace, errors: Console) -> bool:
     return written
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; gives back the exit code."""
-    errors = Console(stderr=True)
-    parsed = parse(argv)
-    api_key = parsed.api_key or os.environ.get("PENSTOCK_API_KEY")
-    api_key = api_key or os.environ.get("OPENAI_API_KEY")
-    try:
-        profile = profile_from(parsed)
-        report = uvloop.run(measure(parsed.url, api_key, parsed.model, profile, Progress(errors)))
-    except (ProfileError, TraceError, ValueError) as error:
-        errors.print(f"error: {error}", highlight=False)
-        return USAGE
-    except ServerError as error:
-        errors.print(f"error: {error}", highlight=False)
-        return UNUSABLE
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        return 130
-    written = save(report, parsed, errors)
+def emit(data: bytes) -> None:
+    """Writes a report to stdout."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.flush()
+
+
+def bench(server: Server, profile: Profile, parsed: argparse.Namespace, errors: Console) -> int:
+    """One run, its reports and its verdict."""
+    report = uvloop.run(measure(server, profile, Progress(errors)))
+    files = [
+        (parsed.save_json, to_json(report, details=parsed.details)),
+        (parsed.save_junit, to_junit(report)),
+        (parsed.save_trace, recording(report.run)),
+    ]
+    written = save(files, errors)
     if parsed.output == "json":
-        sys.stdout.buffer.write(to_json(report))
-        sys.stdout.flush()
+        emit(to_json(report))
     else:
-        show(report, Console())
+        show(report, Console(highlight=False, soft_wrap=True))
     summary = report.summary()
     failed = tripped(summary, profile.gates())
     for gate in failed:
-        errors.print(f"gate tripped: {gate}", highlight=False)
+        errors.print(f"gate tripped: {gate}")
     if failed or summary.complaints:
         return FAILED
     return OK if written else UNWRITTEN
+
+
+def bench_versus(
+    server: Server, profile: Profile, parsed: argparse.Namespace, errors: Console
+) -> int:
+    """Pairs of runs against two servers."""
+    other = Server(parsed.versus, parsed.versus_api_key or server.api_key, parsed.versus_model)
+    comparison = uvloop.run(
+        versus.versus(server, other, profile, parsed.pairs, lambda said: errors.print(said))
+    )
+    data = versus.to_json(server, other, comparison)
+    written = save([(parsed.save_json, data)], errors)
+    if parsed.output == "json":
+        emit(data)
+    else:
+        Console().print(versus.to_table(server, other, comparison))
+    for complaint in comparison.complaints:
+        errors.print(f"NOT VALID: {complaint}")
+    if comparison.complaints:
+        return FAILED
+    return OK if written else UNWRITTEN
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; gives back the exit code."""
+    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    parsed = parse(argv)
+    environment = os.environ.get("PENSTOCK_API_KEY") or os.environ.get("OPENAI_API_KEY")
+    server = Server(parsed.url, parsed.api_key or environment, parsed.model)
+    try:
+        profile = profile_from(parsed)
+        run = bench if parsed.versus is None else bench_versus
+        return run(server, profile, parsed, errors)
+    except (ProfileError, TraceError, ValueError) as error:
+        errors.print(f"error: {error}")
+        return USAGE
+    except ServerError as error:
+        errors.print(f"error: {error}")
+        return UNUSABLE
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

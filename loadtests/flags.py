@@ -47,6 +47,13 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--duration", type=float, metavar="S")
     add("--warmup", type=int, metavar="N", help="requests before the run")
 
+    versus = parser.add_argument_group("comparison of two servers")
+    add = versus.add_argument
+    add("--versus", metavar="URL2", help="run against both in turn, and compare")
+    add("--versus-api-key", help="default: that of the first")
+    add("--versus-model", help="default: the first that the second server lists")
+    add("--pairs", type=int, default=10, metavar="N")
+
     told = parser.add_argument_group("what is told")
     add = told.add_argument
     add("--goodput", metavar="SLO", help="what each request is promised: ttft=2,tpot=0.1 (s)")
