@@ -132,17 +132,22 @@ class _Board:
         self.models = {model.name: model for model in sorted(models, key=lambda m: m.name)}
         self.now_s = now_s
         self.actions: list[Unbind | Bind] = []
-        self.bound = {host.host_id: host.engine for host in hosts if host.engine is not None}
+        self.bound: dict[str, SeenEngine] = {}
+        self.hosts_of: dict[str, list[str]] = {}
         self.pool_of = {host.host_id: host.pool for host in hosts}
         self.free = sorted(h.host_id for h in hosts if h.engine is None and not h.draining)
         self.coming = Counter(host.pool for host in hosts if host.draining)
         self.started: Counter[str] = Counter()
+        for host in sorted(hosts, key=lambda h: h.host_id):
+            if host.engine is not None:
+                self.bound[host.host_id] = host.engine
+                self.hosts_of.setdefault(host.engine.model, []).append(host.host_id)
 
     def engines(self, model: WantedModel, *, current: bool) -> list[tuple[str, SeenEngine]]:
         return [
-            (host_id, engine)
-            for host_id, engine in sorted(self.bound.items())
-            if engine.model == model.name and model.is_current(engine) is current
+            (host_id, self.bound[host_id])
+            for host_id in self.hosts_of.get(model.name, [])
+            if model.is_current(self.bound[host_id]) is current
         ]
 
     def have(self, model: WantedModel) -> int:
@@ -150,11 +155,12 @@ class _Board:
 
     def unbind(self, host_id: str, reason: UnbindReason) -> None:
         engine = self.bound.pop(host_id)
+        self.hosts_of[engine.model].remove(host_id)
         self.actions.append(Unbind(host_id, engine.engine_id, engine.model, reason))
         self.coming[self.pool_of[host_id]] += 1
 
     def unbind_lost_causes(self) -> None:
-        for host_id, engine in sorted(self.bound.items()):
+        for host_id, engine in list(self.bound.items()):
             if engine.life is Life.DEAD:
                 self.unbind(host_id, UnbindReason.DEAD)
             elif engine.model not in self.models:
@@ -226,7 +232,7 @@ class _Board:
             return
         for host_id, engine in sorted(self.bound.items(), key=_cost_of_loss):
             owner = self.models[engine.model]
-            left = sum(e.model == owner.name for e in self.bound.values()) - 1
+            left = len(self.hosts_of[owner.name]) - 1
             if (
                 self.pool_of[host_id] == model.pool
                 and owner.name != model.name

@@ -26,6 +26,8 @@ class Demand:
 class _Heard:
     at_s: float
     report: DemandReport
+    requests: dict[str, int]
+    """Waiting and running ones of each model."""
 
 
 class Gateways:
@@ -40,7 +42,10 @@ class Gateways:
 
     def hear(self, report: DemandReport, now_s: float) -> None:
         """Takes over a report in the place of the gateway's last one."""
-        self._heard[report.gateway_id] = _Heard(now_s, report)
+        requests = Counter[str]()
+        for part in report.models:
+            requests[part.model] += part.queued + sum(part.in_flight.values())
+        self._heard[report.gateway_id] = _Heard(now_s, report, requests)
         self._arrivals.update({d.model: d.arrivals for d in report.models if d.arrivals})
 
     def drop_stale(self, now_s: float) -> None:
@@ -94,9 +99,5 @@ class Gateways:
 
     def lease(self, gateway_id: str, model: str, slots: int) -> int:
         """This gateway's share of one of the model's engines."""
-        requests = dict.fromkeys(self._heard, 0)
-        for gateway, heard in self._heard.items():
-            for part in heard.report.models:
-                if part.model == model:
-                    requests[gateway] += part.queued + sum(part.in_flight.values())
+        requests = {g: heard.requests.get(model, 0) for g, heard in self._heard.items()}
         return split(slots, requests).get(gateway_id, 1)

@@ -5,6 +5,7 @@ until all hosts have registered, or GRACE_S have passed: what runs is adopted, n
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 
 from serving.controller.binder import Bind, Life, UnbindReason, plan
@@ -93,8 +94,8 @@ class ControlLoop:
         host = self.fleet.find(host_id)
         if host is None:
             return False
-        host.observe(report, self._clock().s)
-        self.kick()
+        if host.observe(report, self._clock().s):
+            self.kick()
         return True
 
     def hear(self, report: DemandReport) -> DemandReply:
@@ -195,8 +196,10 @@ class ControlLoop:
     ) -> None:
         routes = []
         self._standings = {}
+        bound = self.fleet.bound_by_model()
+        pool_hosts = Counter(host.pool for host in self.fleet)
         for model in models:
-            engines = self.fleet.bound(model.name)
+            engines = bound.get(model.name, [])
             ready = [engine for engine in engines if engine.life is Life.READY]
             pool = model.manifest.resources.pool
             standing = assess(
@@ -208,7 +211,7 @@ class ControlLoop:
                     waits_for_host=model.name in waiting,
                     starts=self._bindings.starts(model.name),
                     pool=pool,
-                    pool_hosts=sum(host.pool == pool for host in self.fleet),
+                    pool_hosts=pool_hosts[pool],
                 ),
                 moment.s,
             )

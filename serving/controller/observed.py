@@ -190,9 +190,19 @@ class Host:
         self.engine = engine
         self.changes.bump()
 
-    def observe(self, report: EngineReport | None, now_s: float) -> None:
-        """Takes over a report, on its bound engine or the one that leaves."""
+    def observe(self, report: EngineReport | None, now_s: float) -> bool:
+        """Takes over a report, on its bound engine or the one that leaves; True if it is news."""
         self.seen_s = now_s
+        before = self._gist()
+        self._observe(report, now_s)
+        return self._gist() != before
+
+    def _gist(self) -> tuple[EnginePhase | None, bool, str | None]:
+        engine = self.engine
+        url = None if engine is None or engine.report is None else engine.report.url
+        return None if engine is None else engine.phase, self.leaving is None, url
+
+    def _observe(self, report: EngineReport | None, now_s: float) -> None:
         told = None if report is None else report.engine_id
         if self.engine is not None:
             if report is not None and told == self.engine.engine_id:
@@ -241,6 +251,13 @@ class Fleet:
         engines = [h.engine for h in self if h.engine is not None]
         engines = [e for e in engines if model is None or e.model == model]
         return sorted(engines, key=lambda engine: engine.engine_id)
+
+    def bound_by_model(self) -> dict[str, list[Engine]]:
+        """The engines that shall run, by model and id."""
+        found: dict[str, list[Engine]] = {}
+        for engine in self.bound():
+            found.setdefault(engine.model, []).append(engine)
+        return found
 
     def bury(self, engine: Engine) -> None:
         """Remembers an engine that is not bound any more, for the sake of its log."""

@@ -52,16 +52,19 @@ class Targets:
         """Makes the targets of all deployed models; others are forgotten."""
         before, self._targets = self._lacking_since, {}
         self._lacking_since = {}
+        bound = self._fleet.bound_by_model()
         for model in models:
-            target, alive = self._decide(model, demands, now)
+            lives = [engine.life for engine in bound.get(model.name, [])]
+            target, alive = self._decide(model, lives, demands, now)
             self._targets[model.name] = target
             if alive < target:
                 self._lacking_since[model.name] = before.get(model.name, now.at)
         self._autoscaler.keep_only(set(self._targets))
 
-    def _decide(self, model: DeployedModel, demands: Demands, now: Moment) -> tuple[int, int]:
+    def _decide(
+        self, model: DeployedModel, lives: list[Life], demands: Demands, now: Moment
+    ) -> tuple[int, int]:
         asked = None if demands is None else demands.get(model.name, NO_DEMAND)
-        lives = [engine.life for engine in self._fleet.bound(model.name)]
         seen = Snapshot(
             at_s=now.s,
             ready=lives.count(Life.READY),

@@ -111,7 +111,7 @@ async def test_controller_makes_its_pools_at_start(database_url: str, tmp_path: 
     )
     async with running(where, httpx.ASGITransport(ray.app)) as controller:
         async with asyncio.timeout(10):
-            while not ray.puts:
+            while not ray.puts:  # noqa: ASYNC110 - the fake has no event
                 await asyncio.sleep(0.01)  # the fake has no event
         assert not controller.broken
     assert ray.puts[0]["applications"][0]["name"] == "penstock-cpu"
@@ -128,5 +128,5 @@ async def test_controller_ends_when_its_loop_dies(
         monkeypatch.setattr(controller.loop, "step", broken)
         controller.loop.kick()
         async with asyncio.timeout(5):
-            while not controller.broken:
+            while not controller.broken:  # noqa: ASYNC110 - the server looks each 0.1 s
                 await asyncio.sleep(0.01)  # seen at the server's next tick
