@@ -16,6 +16,12 @@ ENGINE_INTERNAL = (
 )  # fmt: skip
 """Fields of vLLM's API by which one tenant could reach into others' requests or the engine."""
 
+ROLES = frozenset({"developer", "system", "user", "assistant", "tool", "function"})
+"""OpenAI's. vLLM hands any word to the chat template, most of which then render nonsense."""
+
+MAY_SAY_NOTHING = frozenset({"assistant", "function"})
+"""Roles whose messages may have no content: an assistant's tool calls stand for themselves."""
+
 JsonObject = dict[str, object]
 
 
@@ -67,10 +73,7 @@ def check_chat(fields: JsonObject) -> None:
     if not isinstance(messages, list) or not messages:
         raise BadRequestError("messages must be a list of at least one message", param="messages")
     for place, message in enumerate(messages):
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise BadRequestError(
-                "each message must be an object with a role", param=f"messages.{place}"
-            )
+        _check_message(message, f"messages.{place}")
     _check_common(fields)
     template = fields.get("chat_template_kwargs")
     if isinstance(template, dict) and template.get("chat_template") is not None:
@@ -89,6 +92,21 @@ def check_completion(fields: JsonObject) -> None:
             "prompt must be a string, or a list of strings or tokens", param="prompt"
         )
     _check_common(fields)
+
+
+def _check_message(message: object, param: str) -> None:
+    if not isinstance(message, dict):
+        raise BadRequestError("each message must be an object", param=param)
+    role = message.get("role")
+    if not isinstance(role, str) or role not in ROLES:
+        known = ", ".join(sorted(ROLES))
+        raise BadRequestError(f"a message's role must be one of {known}", param=f"{param}.role")
+    content = message.get("content")
+    if not isinstance(content, str | list) and role not in MAY_SAY_NOTHING:
+        raise BadRequestError(
+            f"a message of role {role} needs content: a string or a list of parts",
+            param=f"{param}.content",
+        )
 
 
 def _check_common(fields: JsonObject) -> None:

@@ -200,7 +200,7 @@ class Lanes:
             else:
                 self._lanes[route.name] = Lane(route, self._max_queued, self._alarm)
         self.version = delta.version
-        self.loaded = True
+        self.loaded = self.loaded or delta.full
 
     def grant(self, leases: dict[str, int]) -> None:
         """Takes over slot leases, and uses them at once."""

@@ -36,6 +36,12 @@ def test_chat_lets_ordinary_fields_pass(fields: dict[str, object]) -> None:
     assert CHAT.parse(chat(**fields))
 
 
+def test_assistants_tool_calls_stand_for_content() -> None:
+    parts = [{"type": "text", "text": "hi"}]
+    messages = [{"role": "user", "content": parts}, {"role": "assistant", "tool_calls": []}]
+    assert CHAT.parse(chat(messages=messages))
+
+
 @pytest.mark.parametrize(
     "body",
     [b"", b"{", b"[]", b"null", b'"text"', b'{"model": "demo",}', b'{"model": "\xff"}',
@@ -60,7 +66,11 @@ def test_body_that_is_no_json_object_is_refused(body: bytes) -> None:
         ({"messages": []}, "messages"),
         ({"messages": "hi"}, "messages"),
         ({"messages": ["hi"]}, "messages.0"),
-        ({"messages": [{"role": "user", "content": "a"}, {"content": "b"}]}, "messages.1"),
+        ({"messages": [{"role": "user", "content": "a"}, {"content": "b"}]}, "messages.1.role"),
+        ({"messages": [{"role": "nobody", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"role": ["user"], "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content"),
+        ({"messages": [{"role": "tool", "content": None}]}, "messages.0.content"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": -1}, "max_tokens"),
         ({"max_tokens": 1.5}, "max_tokens"),
