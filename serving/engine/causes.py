@@ -8,21 +8,25 @@ _EXCEPTION = re.compile(
     r"(?P<type>[A-Za-z_][\w.]*(?:Error|Exception|Interrupt))\s*:\s*(?P<text>\S.*)$"
 )
 _ARGUMENT = re.compile(r"^.*: error: (?P<text>.+)$")
+_VERDICT = "Value error, "
 _CONSEQUENCES = ("Engine core initialization failed", "EngineCore encountered", "Worker failed")
 """Exceptions that only say that another process failed: its own exception says why."""
 
 _HINTS = (
+    (re.compile(r"architectures? .*not supported", re.IGNORECASE),
+     "this version of vLLM cannot serve the model; see architectures in its config.json"),
+    (re.compile(r"size of tensor a|shape mismatch|Attempted to load weight .* into", re.IGNORECASE),
+     "the model's weights do not fit its config.json"),
     (re.compile(r"KV cache is needed|No available memory for the cache blocks", re.IGNORECASE),
      "raise engine.kv_cache_gib or lower engine.max_model_len"),
     (re.compile(r"out of memory|OutOfMemory|Cannot allocate memory", re.IGNORECASE),
      "lower engine.kv_cache_gib or engine.max_num_seqs, or give the model more memory"),
-    (re.compile(r"unrecognized arguments|invalid choice|invalid \S+ value|expected one argument"),
+    (re.compile(r"unrecognized arguments|invalid choice|invalid \S+ value|expected one argument"
+                r"|validation errors? for \w+Config"),
      "see engine in the manifest; further arguments are those of vLLM 0.32"),
     (re.compile(r"max_model_len|max model len|derived max", re.IGNORECASE),
      "lower engine.max_model_len"),
     (re.compile(r"tool.?(call)?.?parser", re.IGNORECASE), "see engine.tool_parser in the manifest"),
-    (re.compile(r"architectures? .*not supported", re.IGNORECASE),
-     "this version of vLLM cannot serve the model"),
 )  # fmt: skip
 
 
@@ -42,11 +46,14 @@ def is_consequence(text: str) -> bool:
 def of_text(text: str) -> Cause:
     """The cause in an error's own text: its telling line, with a hint where one is known."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    # Pydantic puts its verdict after the number of errors and the field.
-    verdict = next((line for line in lines if line.startswith("Value error, ")), None)
-    sentence = (verdict or (lines[0] if lines else "no reason was given")).removeprefix(
-        "Value error, "
-    )
+    if not lines:
+        return Cause("no reason was given")
+    sentence = lines[0]
+    # Pydantic counts its errors, then names the field and its fault on a line each.
+    if re.match(r"\d+ validation errors? for ", sentence) and len(lines) > 1:
+        verdict = next((line for line in lines if line.startswith(_VERDICT)), None)
+        sentence = verdict.removeprefix(_VERDICT) if verdict else ": ".join(lines[1:3])
+    sentence = re.sub(r" Supported architectures: .*$", "", sentence)
     sentence = re.sub(r" \[type=[a-z_]+, input_value=.*$", "", sentence)
     return Cause(_shorten(sentence), _hint(text))
 

@@ -2,9 +2,9 @@
 
 import contextlib
 import os
-import signal
 import socket
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from models.errors import PenstockError
+from serving import logs
 from serving.engine import causes, lifeline
 from serving.engine.guard import TOKEN_VARIABLE
 from serving.engine.launch_protocol import Died, Reached, SpawnRequest, encode
@@ -39,6 +40,8 @@ class Inheritance:
     """Write end of the pipe for the engine's events."""
     log_fd: int
     """File for the engine's output."""
+    scratch_dir: Path
+    """Folder for temporary files; the launcher removes it when the engine is gone."""
 
 
 def run_forked(request: SpawnRequest, own: Inheritance, serve: Serve) -> NoReturn:
@@ -49,8 +52,9 @@ def run_forked(request: SpawnRequest, own: Inheritance, serve: Serve) -> NoRetur
 
     code = 1
     try:
-        _set_apart(request, own.log_fd)
+        _set_apart(request, own)
         lifeline.watch(own.lifeline_fd)
+        logs.configure("engine")
         serve(request.args, own.listener, mark)
         code = 0
     except SystemExit as exc:
@@ -73,7 +77,7 @@ def run_forked(request: SpawnRequest, own: Inheritance, serve: Serve) -> NoRetur
 def run_executed(request: SpawnRequest, own: Inheritance) -> NoReturn:
     """Becomes the engine by executing vLLM anew; to be called in the child of a fork."""
     try:
-        _set_apart(request, own.log_fd)
+        _set_apart(request, own)
         host, port = own.listener.getsockname()[:2]
         # Bound and not listening: it keeps the port for vLLM, which binds it again.
         for descriptor in (own.listener.fileno(), own.lifeline_fd):
@@ -87,16 +91,16 @@ def run_executed(request: SpawnRequest, own: Inheritance) -> NoReturn:
         os._exit(1)
 
 
-def _set_apart(request: SpawnRequest, log_fd: int) -> None:
+def _set_apart(request: SpawnRequest, own: Inheritance) -> None:
     os.setsid()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_DFL)
     null_fd = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null_fd, 0)
-    os.dup2(log_fd, 1)
-    os.dup2(log_fd, 2)
+    os.dup2(own.log_fd, 1)
+    os.dup2(own.log_fd, 2)
     os.close(null_fd)
-    os.close(log_fd)
+    os.close(own.log_fd)
     Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ), "ascii")
     os.environ.update(request.environment)
     os.environ[TOKEN_VARIABLE] = request.token
+    os.environ["TMPDIR"] = str(own.scratch_dir)
+    tempfile.tempdir = None  # it keeps what it has found out in the launcher

@@ -5,9 +5,11 @@ starts from here import this module again, as `__mp_main__`; they inherit no pip
 ends them with their parent.
 """
 
+import logging
 import os
 import runpy
 
+from serving import logs
 from serving.engine import lifeline
 from serving.engine.child import LIFELINE_VARIABLE
 from serving.engine.vllm_adapter import EXEC_MODULE
@@ -17,4 +19,7 @@ if __name__ == "__mp_main__":
 
 if __name__ == "__main__":
     lifeline.watch(int(os.environ[LIFELINE_VARIABLE]))
+    logs.configure("engine")
+    # Imports of vLLM's set the root logger's level anew.
+    logging.getLogger("penstock").setLevel(logging.INFO)
     runpy.run_module(EXEC_MODULE, run_name="__main__")

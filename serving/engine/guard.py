@@ -7,13 +7,13 @@ aborts the generation. Used by name in both ways to start an engine
 
 import hmac
 import json
-import logging
 import os
 import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.errors import UnauthenticatedError
+from serving import logs
 
 TOKEN_VARIABLE = "PENSTOCK_ENGINE_TOKEN"  # noqa: S105, the variable's name
 """Environment variable of the engine's process that holds the token."""
@@ -21,7 +21,7 @@ TOKEN_VARIABLE = "PENSTOCK_ENGINE_TOKEN"  # noqa: S105, the variable's name
 IN_FLIGHT_PATH = "/penstock/in_flight"
 """Answered by the guard itself: `{"in_flight": n}`."""
 
-_log = logging.getLogger("penstock.engine")
+_log = logs.get_logger("penstock.engine")
 
 
 class TokenGuard:
@@ -73,11 +73,11 @@ class TokenGuard:
         finally:
             self.in_flight -= 1
             _log.info(
-                "request %s: %s %d in %.3f s",
-                _header(scope, b"x-request-id").decode("latin-1") or "-",
-                scope["path"],
-                status,
-                time.monotonic() - started_s,
+                "request",
+                request_id=_header(scope, b"x-request-id").decode("latin-1") or None,
+                path=scope["path"],
+                status=status,
+                duration_s=round(time.monotonic() - started_s, 3),
             )
 
 

@@ -17,15 +17,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from models.errors import BadRequestError, PenstockError
 from serving import logs
-from serving.engine import causes, child, lifeline, vllm_adapter
+from serving.engine import child, lifeline, vllm_adapter
+from serving.engine.birth import give_birth
 from serving.engine.launch_protocol import (
     MAX_LINE_BYTES,
     Died,
     Event,
-    Exited,
     Forked,
     Hello,
     HelloRequest,
@@ -192,43 +193,22 @@ class Launcher:
                 self._refuse(caller, f"the engine cannot be started: {exc}")
 
     def _start(self, caller: _Caller, request: SpawnRequest, *, forked: bool) -> None:
-        request.log_path.parent.mkdir(parents=True, exist_ok=True)
-        log_fd = os.open(request.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        family = socket.AF_INET6 if ":" in request.address else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((request.address, 0))
-            if forked:
-                listener.listen(2048)
-            port = listener.getsockname()[1]
-            lifeline_read, lifeline_write = os.pipe()
-            events_read, events_write = os.pipe()
-            for stream in (sys.stdout, sys.stderr):
-                stream.flush()
-            pid = os.fork()
-            if pid == 0:
-                own = child.Inheritance(listener, lifeline_read, events_write, log_fd)
-                self._abandon([lifeline_write, events_read])
-                if forked:
-                    child.run_forked(request, own, self._serve)
-                child.run_executed(request, own)
-        for descriptor in (log_fd, lifeline_read, events_write):
-            os.close(descriptor)
-        os.set_blocking(events_read, False)
-        engine = Engine(
-            request.engine_id, pid, events_read, lifeline_write, request.log_path, request.gpus
-        )
-        self._engines[pid] = engine
+        serve = self._serve if forked else None
+        newborn = give_birth(request, self._claim.scratch_dir, serve, self._abandon)
+        engine, port = newborn.engine, newborn.port
+        self._engines[engine.pid] = engine
         caller.engine, caller.waiting = engine, None
         self._selector.register(
-            events_read, selectors.EVENT_READ, partial(self._hear, caller, engine)
+            engine.events_fd, selectors.EVENT_READ, partial(self._hear, caller, engine)
         )
-        event = Forked(pid=pid, port=port, mode="fork" if forked else "exec", at=time.time())
-        _log.info("forked", engine_id=engine.engine_id, pid=pid, port=port, mode=event.mode)
-        self._tell(caller, event)
+        mode: Literal["fork", "exec"] = "fork" if forked else "exec"
+        _log.info("forked", engine_id=engine.engine_id, pid=engine.pid, port=port, mode=mode)
+        self._tell(caller, Forked(pid=engine.pid, port=port, mode=mode, at=time.time()))
 
-    def _abandon(self, unused_fds: list[int]) -> None:
+    def _abandon(self) -> None:
         """Closes, in a child, all that is the launcher's; other engines' lifelines above all."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
         self._selector.close()
         self._claim.abandon()
@@ -237,9 +217,8 @@ class Launcher:
         for caller in self._callers:
             caller.connection.close()
         for engine in self._engines.values():
-            unused_fds += [engine.lifeline_fd, engine.events_fd]
-        for descriptor in unused_fds:
-            os.close(descriptor)
+            os.close(engine.lifeline_fd)
+            os.close(engine.events_fd)
 
     def _hear(self, caller: _Caller, engine: Engine) -> None:
         try:
@@ -260,6 +239,7 @@ class Launcher:
     def _end(self, engine: Engine, reason: str) -> None:
         if engine.kill_at_s is None:
             _log.info("ending", engine_id=engine.engine_id, pid=engine.pid, reason=reason)
+            engine.ended_since = reason
             engine.kill_at_s = time.monotonic() + GRACE_S
             engine.signal_group(signal.SIGTERM)
 
@@ -283,18 +263,10 @@ class Launcher:
             self._hear(caller, engine)
         if engine.events_fd in self._selector.get_map():
             self._selector.unregister(engine.events_fd)
-        os.close(engine.events_fd)
-        os.close(engine.lifeline_fd)
         del self._engines[engine.pid]
-        code, number = engine.exit_code(), engine.exit_signal()
-        if engine.died is not None:
-            cause = causes.Cause(engine.died.cause, engine.died.hint)
-        else:
-            cause = causes.of_exit(code, number, engine.log_tail())
-        _log.info(
-            "exited", engine_id=engine.engine_id, code=code, signal=number, cause=cause.sentence
-        )
-        exited = Exited(code=code, signal=number, cause=cause.sentence, hint=cause.hint)
+        engine.bury()
+        exited = engine.exited()
+        _log.info("exited", engine_id=engine.engine_id, cause=exited.cause)
         self._tell(caller, exited)
         self._close(caller)
         for waiting in list(self._callers):

@@ -1,6 +1,7 @@
 """A host's side of the launcher's socket."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Protocol
@@ -74,6 +75,8 @@ class SocketLease:
     async def close(self) -> None:
         """See `Lease.close`."""
         self._writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
 
 
 class SocketLauncher:

@@ -3,22 +3,36 @@
 import contextlib
 import fcntl
 import os
+import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from models.errors import BadRequestError, ConflictError
 
+SCRATCH_PREFIX = "penstock-"
 MAX_PATH_BYTES = 107
 """Longest path of a Unix socket on Linux."""
 
 
 class Claim:
-    """The right to serve a socket's path."""
+    """The right to serve a socket's path.
+
+    Attributes:
+        scratch_dir: A folder for temporary files with a short path. The lock file names it, so
+            that the next one to claim the path removes what a killed one left.
+    """
 
     def __init__(self, path: Path, lock_fd: int) -> None:
         self._path = path
         self._lock_fd = lock_fd
+        before = Path(os.fsdecode(os.pread(lock_fd, 4096, 0)))
+        if before.name.startswith(SCRATCH_PREFIX):
+            shutil.rmtree(before, ignore_errors=True)
+        self.scratch_dir = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX))
+        os.ftruncate(lock_fd, 0)
+        os.pwrite(lock_fd, os.fsencode(self.scratch_dir), 0)
 
     def listen(self) -> socket.socket:
         """Listens at the path, for this user alone; replaces what a dead process left there."""
@@ -62,8 +76,10 @@ def claim_socket(path: Path) -> Iterator[Claim]:
         raise ConflictError(
             f"another launcher serves {path}", hint="stop it, or choose another socket"
         ) from exc
+    claim = Claim(path, lock_fd)
     try:
-        yield Claim(path, lock_fd)
+        yield claim
     finally:
+        shutil.rmtree(claim.scratch_dir, ignore_errors=True)
         path.unlink(missing_ok=True)
         os.close(lock_fd)

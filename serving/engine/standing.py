@@ -1,11 +1,13 @@
 """The engines that stand: one record each, from the fork until its process group is gone."""
 
 import os
+import shutil
 import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.engine.launch_protocol import Died
+from serving.engine.causes import Cause, of_exit
+from serving.engine.launch_protocol import Died, Exited
 
 LOG_TAIL_BYTES = 64 << 10
 
@@ -22,10 +24,15 @@ class Engine:
     lifeline_fd: int
     """Write end of the pipe that all processes of the engine watch."""
     log_path: Path
+    scratch_dir: Path
+    """The engine's temporary files: sockets, rendezvous files, what a killed one leaves there."""
     gpus: tuple[str, ...]
     pending: bytes = b""
     """Start of an event that has not come in whole."""
     died: Died | None = None
+    """Why it ends, in its own words."""
+    ended_since: str | None = None
+    """Why it was told to end."""
     kill_at_s: float | None = None
     """When SIGKILL follows SIGTERM, in monotonic seconds; None while nobody wants it to end."""
     status: int | None = None
@@ -48,20 +55,28 @@ class Engine:
             return True
         return False
 
-    def exit_code(self) -> int | None:
-        """Exit code of the first process; None if a signal ended it."""
-        if self.status is None or not os.WIFEXITED(self.status):
-            return None
-        return os.WEXITSTATUS(self.status)
+    def bury(self) -> None:
+        """Gives back what the launcher keeps for the engine."""
+        os.close(self.events_fd)
+        os.close(self.lifeline_fd)
+        shutil.rmtree(self.scratch_dir, ignore_errors=True)
 
-    def exit_signal(self) -> str | None:
-        """Name of the signal that ended the first process."""
-        if self.status is None or not os.WIFSIGNALED(self.status):
-            return None
-        return signal.Signals(os.WTERMSIG(self.status)).name
+    def exited(self) -> Exited:
+        """How it ended, for its host; to be called once it is gone."""
+        code = number = None
+        if self.status is not None and os.WIFEXITED(self.status):
+            code = os.WEXITSTATUS(self.status)
+        elif self.status is not None:
+            number = signal.Signals(os.WTERMSIG(self.status)).name
+        if self.ended_since is not None:
+            cause = Cause(f"the engine was told to end: {self.ended_since}")
+        elif self.died is not None:
+            cause = Cause(self.died.cause, self.died.hint)
+        else:
+            cause = of_exit(code, number, self._log_tail())
+        return Exited(code=code, signal=number, cause=cause.sentence, hint=cause.hint)
 
-    def log_tail(self) -> str:
-        """The end of the engine's log."""
+    def _log_tail(self) -> str:
         try:
             with self.log_path.open("rb") as log:
                 size = log.seek(0, os.SEEK_END)

@@ -14,6 +14,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from models.errors import BadRequestError
@@ -126,6 +127,9 @@ def fork_obstacle() -> str | None:
 
     if torch.cuda.is_initialized():
         return "CUDA is initialised in the launcher"
+    threads = sum(1 for _ in Path("/proc/self/task").iterdir())
+    if threads > 1:
+        return f"the launcher has {threads} threads, of which a fork copies one"
     return None
 
 
@@ -142,15 +146,17 @@ def serve(arguments: Sequence[str], listener: socket.socket, mark: Mark) -> None
     """
     import uvloop
     from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
+    from vllm.utils.system_utils import decorate_logs, set_process_title
 
+    set_process_title("APIServer")  # else `ps` shows the launcher's command line
+    decorate_logs("APIServer")
     try:
         args = _parser().parse_args(list(arguments))
         validate_parsed_serve_args(args)
     except (ValueError, TypeError, KeyError) as exc:
         cause = causes.of_text(str(exc))
         raise BadRequestError(cause.sentence, hint=cause.hint) from exc
-    # Fifty lines that list vLLM's routes.
-    logging.getLogger("vllm.entrypoints.launchers.launcher").setLevel(logging.WARNING)
+    _quiet_the_server()
     _inspect_imported_models_here()
     _mark_weights(mark)
     uvloop.run(_serve(args, listener, mark))
@@ -213,6 +219,15 @@ def _parser() -> "FlexibleArgumentParser":
             raise ValueError(message)
 
     return make_arg_parser(Parser(prog="vllm"))
+
+
+def _quiet_the_server() -> None:
+    from vllm.entrypoints.launchers import launcher
+
+    launcher.logger.setLevel(logging.WARNING)  # it lists its fifty routes
+    # On its way out vLLM looks for whoever has its port, finds its own dying engine core, and
+    # breaks off with a traceback if that is a zombie by then.
+    launcher.find_process_using_port = lambda port: None
 
 
 def _inspect_imported_models_here() -> None:
