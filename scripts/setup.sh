@@ -61,22 +61,27 @@ check_machine() {
 
 pip() { "$VENV/bin/python" -m pip --disable-pip-version-check "$@"; }
 
+# --compile, whatever pip is configured to do: without bytecode vLLM's thousands of modules are
+# compiled anew at each start of an engine's parent.
+readonly INSTALL=(install --no-input --compile)
+
 # Runs pip with its output in the log, and shows how far it is.
 install() {
-    local total=$1 status=0
+    local total=$1 found=0 line status=0
     shift
-    pip install --no-input --no-deps "$@" 2>&1 | tee -a "$LOG" |
-        awk -v total="$total" -v tty="$([[ -t 2 ]] && echo 1)" '
-            /^(Collecting|Requirement already satisfied)/ {
-                n++
-                if (tty) printf "\r  %d of %d packages found", n, total
-                else if (n % 50 == 0 || n == total) printf "  %d of %d packages found\n", n, total
-                fflush()
-            }
-            /^Installing collected packages/ {
-                printf tty ? "\r  installing ...                  " : "  installing ...\n"; fflush()
-            }
-            END { if (tty) printf "\r                                  \r" }' >&2 || status=$?
+    pip "${INSTALL[@]}" --no-deps "$@" 2>&1 | tee -a "$LOG" | while IFS= read -r line; do
+        case $line in
+            Collecting* | Requirement*)
+                found=$((found + 1))
+                if [[ -t 2 ]]; then
+                    printf '\r  %d of %d packages found' "$found" "$total" >&2
+                elif ((found % 50 == 0 || found == total)); then
+                    say "  $found of $total packages found"
+                fi
+                ;;
+            Installing*) [[ -t 2 ]] && printf '\r  installing ...                \n' >&2 || say "  installing ..." ;;
+        esac
+    done || status=$?
     return "$status"
 }
 
@@ -84,8 +89,8 @@ install_torch() {
     local version
     version=$(sed -n 's/^torch==//p' constraints.txt)
     # The +cpu build is on PyTorch's own index, or wherever this machine's pip is told to look.
-    pip install --no-input --no-deps "torch==$version+cpu" >>"$LOG" 2>&1 ||
-        pip install --no-input --no-deps --index-url "$TORCH_INDEX" "torch==$version+cpu" >>"$LOG" 2>&1
+    pip "${INSTALL[@]}" --no-deps "torch==$version+cpu" >>"$LOG" 2>&1 ||
+        pip "${INSTALL[@]}" --no-deps --index-url "$TORCH_INDEX" "torch==$version+cpu" >>"$LOG" 2>&1
 }
 
 # What pip still misses, apart from what is left out on purpose. Another Python than the one that
@@ -98,7 +103,7 @@ complete() {
     [[ -n $left ]] || return 0
     printf '%s\n' "$left" >>"$LOG"
     say "  a few packages more for this Python ..."
-    pip install --no-input -e '.[cpu,dev,loadtest]' -c constraints.txt >>"$LOG" 2>&1 || return 1
+    pip "${INSTALL[@]}" -e '.[cpu,dev,loadtest]' -c constraints.txt >>"$LOG" 2>&1 || return 1
     pip uninstall --yes ${UNWANTED//|/ } >>"$LOG" 2>&1 || true
     [[ -z $(missing) ]]
 }
@@ -128,11 +133,9 @@ main() {
     say "[2/4] everything else"
     install "$(grep -c '==' constraints.txt)" -r constraints.txt || broken "the packages could not be installed"
     say "[3/4] penstock"
-    pip install --no-input --no-deps -e . >>"$LOG" 2>&1 || broken "penstock could not be installed"
+    pip "${INSTALL[@]}" --no-deps -e . >>"$LOG" 2>&1 || broken "penstock could not be installed"
     complete || broken "the installed packages do not fit together"
-    # A .pyc that is missing costs its import every time; vLLM has thousands of modules.
-    say "[4/4] bytecode"
-    "$VENV/bin/python" -m compileall -qq -j 0 "$VENV"/lib/python3*/site-packages >>"$LOG" 2>&1 || true
+    say "[4/4] a first import"
     "$VENV/bin/python" -c 'import transformers' >>"$LOG" 2>&1 || broken "transformers cannot be imported"
 
     fingerprint >"$STAMP"

@@ -2,15 +2,11 @@
 
 import json
 import os
-import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-import httpx
-
-from serving.cli import ray_node
+from serving.cli import probes, ray_node
 from serving.cli.parts import PartSpec
 from serving.cli.platform import MARK_VARIABLE, Layout
 from serving.settings import PREFIX
@@ -49,7 +45,7 @@ class Blueprint:
             environment=self._base()
             | {"PENSTOCK_LAUNCHER_SOCKET": str(path), "OMP_NUM_THREADS": "1"},
             log_path=self.layout.log("launcher"),
-            is_ready=lambda: accepts(path),
+            is_ready=lambda: probes.accepts(path),
         )
 
     def ray(self) -> PartSpec:
@@ -83,7 +79,7 @@ class Blueprint:
                 "PENSTOCK_POOLS": json.dumps({"cpu": self.hosts}),
             },
             log_path=self.layout.log("controller"),
-            is_ready=lambda: is_ok(f"{self.controller_url}/health"),
+            is_ready=lambda: probes.is_ok(self.ports["controller"], "/health"),
         )
 
     def gateway(self, drain_timeout_s: float) -> PartSpec:
@@ -98,7 +94,7 @@ class Blueprint:
                 "PENSTOCK_GATEWAY_STATE_DIR": str(self.layout.gateway_dir),
             },
             log_path=self.layout.log("gateway"),
-            is_ready=lambda: is_ok(f"{self.url}/ready"),
+            is_ready=lambda: probes.is_ok(self.ports["gateway"], "/ready"),
             stop_timeout_s=drain_timeout_s + 5.0,
         )
 
@@ -134,22 +130,3 @@ def of_caller(
 def module(name: str) -> tuple[str, ...]:
     """The command that runs a module with this very Python."""
     return (sys.executable, "-m", name)
-
-
-def accepts(path: Path) -> bool:
-    """Whether something listens at a Unix socket."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-        return True
-
-
-def is_ok(url: str) -> bool:
-    """Whether a URL answers 200 within a second."""
-    try:
-        return httpx.get(url, timeout=1.0).status_code == httpx.codes.OK
-    except httpx.TransportError:
-        return False

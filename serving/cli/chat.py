@@ -65,6 +65,7 @@ class Conversation:
             base_url=f"{url.rstrip('/')}/v1",
             headers={"Authorization": f"Bearer {api_key}"},
             timeout=httpx.Timeout(READ_TIMEOUT_S, connect=5.0),
+            trust_env=client.needs_proxy(url),
         )
 
     def __enter__(self) -> Self:

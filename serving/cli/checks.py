@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from models.errors import UnavailableError
 from serving.cli import ports
+from serving.cli.client import needs_proxy
 from serving.cli.platform import LONGEST_RUNTIME_DIR, Layout, read_state
 
 GIB = 1 << 30
@@ -192,7 +193,7 @@ def check_port(layout: Layout, port: int) -> Finding:
 def check_platform(url: str) -> Finding:
     """The platform that PENSTOCK_URL names answers."""
     try:
-        status = httpx.get(f"{url}/health", timeout=2.0).status_code
+        status = httpx.get(f"{url}/health", timeout=2.0, trust_env=needs_proxy(url)).status_code
     except httpx.HTTPError:
         return Finding(
             check="platform",

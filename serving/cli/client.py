@@ -54,6 +54,7 @@ class AdminClient:
             base_url=f"{url.rstrip('/')}/admin/v1",
             headers={"Authorization": f"Bearer {admin_key}"},
             timeout=TIMEOUT_S,
+            trust_env=needs_proxy(url),
         )
 
     def __enter__(self) -> Self:
@@ -150,6 +151,11 @@ def connect() -> AdminClient:
             hint="export PENSTOCK_ADMIN_KEY=...; `penstock up` printed it at its first start",
         )
     return AdminClient(settings.url, settings.admin_key.get_secret_value())
+
+
+def needs_proxy(url: str) -> bool:
+    """Whether a proxy of the environment may stand before this URL: not on this machine."""
+    return httpx.URL(url).host not in ("127.0.0.1", "::1", "localhost")
 
 
 def unreachable(url: str, cause: httpx.HTTPError) -> UnreachableError:

@@ -26,6 +26,7 @@ class Insider:
             base_url=f"{controller_url}/internal/v1",
             headers={"Authorization": f"Bearer {token}"},
             timeout=TIMEOUT_S,
+            trust_env=False,  # no proxy stands between the parts of one machine
         )
 
     def close(self) -> None:

@@ -8,14 +8,12 @@ all of it asks for the platform's own token.
 import shutil
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from signal import SIGTERM
 from typing import Protocol
 
-import httpx
-
+from serving.cli import probes
 from serving.cli.parts import PartSpec
-from serving.cli.platform import Layout
+from serving.cli.platform import Layout, secret
 
 OBJECT_STORE_BYTES = 128 << 20
 """Hosts exchange small messages only; nothing of a model ever lies in Ray's object store."""
@@ -50,6 +48,7 @@ def make_spec(
     Args:
         environment: What Ray's processes inherit, and from them every worker, so hosts too.
     """
+    token = secret(layout.ray_token_file)
     command = (
         sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block",
         "--temp-dir", str(layout.ray_dir),
@@ -89,21 +88,9 @@ def make_spec(
             "OMP_NUM_THREADS": "1",
         },
         log_path=layout.log("ray"),
-        is_ready=lambda: answers(dashboard_port, layout.ray_token_file),
+        # The dashboard's REST API scales the pools.
+        is_ready=lambda: probes.is_ok(dashboard_port, "/api/version", token),
         # Ray's command ends all that it has started; if it were killed it could not.
         death_signal=SIGTERM,
         before_start=lambda: shutil.rmtree(layout.ray_dir, ignore_errors=True),
     )
-
-
-def answers(dashboard_port: int, token_file: Path) -> bool:
-    """Whether the dashboard, whose REST API scales the pools, answers."""
-    try:
-        response = httpx.get(
-            f"http://127.0.0.1:{dashboard_port}/api/version",
-            headers={"Authorization": f"Bearer {token_file.read_text('ascii').strip()}"},
-            timeout=1.0,
-        )
-    except httpx.TransportError:
-        return False
-    return response.status_code == httpx.codes.OK

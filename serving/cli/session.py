@@ -136,7 +136,6 @@ class Session:
         chosen = ports.pick("controller", "dashboard", "ray-metrics", "ray-client", "gateway")
         if self.options.port:
             chosen["gateway"] = self.options.port
-        secret(self.layout.ray_token_file)
         return blueprint.of_caller(
             self.layout,
             chosen,

@@ -27,6 +27,7 @@ def plan(tmp_path: Path) -> Blueprint:
         "RAY_ADDRESS": "elsewhere:6379",
     }
     layout = Layout(tmp_path / "data", tmp_path / "run")
+    layout.make()
     return Blueprint(layout, PORTS, "the-mark", "the-token", 3, caller)
 
 
