@@ -3,9 +3,12 @@
 import re
 from dataclasses import dataclass
 
+_PREFIX = re.compile(
+    r"^(?:\([^)]*pid=\d+\)\s?)?(?:(?:ERROR|INFO|WARNING) \d\d-\d\d [\d:]+ \[[^\]]+\]\s?)?"
+)
+"""What vLLM's logger puts before a line, a traceback's included."""
 _EXCEPTION = re.compile(
-    r"^(?:\([^)]*pid=\d+\)\s*)?(?:(?:ERROR|INFO|WARNING)\s+\d\d-\d\d [\d:]+ \[[^\]]+\]\s*)?"
-    r"(?P<type>[A-Za-z_][\w.]*(?:Error|Exception|Interrupt))\s*:\s*(?P<text>\S.*)$"
+    r"^(?P<type>[A-Za-z_][\w.]*(?:Error|Exception|Interrupt))\s*:\s*(?P<text>\S.*)$"
 )
 _ARGUMENT = re.compile(r"^.*: error: (?P<text>.+)$")
 _VERDICT = "Value error, "
@@ -74,15 +77,15 @@ def of_exit(code: int | None, signal: str | None, log_tail: str) -> Cause:
 
 def _last_exception(log_tail: str) -> Cause | None:
     fallback = None
-    lines = log_tail.splitlines()
+    lines = [_PREFIX.sub("", line) for line in log_tail.splitlines()]
     for index in range(len(lines) - 1, -1, -1):
-        match = _EXCEPTION.match(lines[index].strip()) or _ARGUMENT.match(lines[index].strip())
+        match = _EXCEPTION.match(lines[index]) or _ARGUMENT.match(lines[index])
         if match is None:
             continue
-        text = "\n".join([match["text"], *lines[index + 1 : index + 4]])
-        if not is_consequence(text):
-            return of_text(text)
-        fallback = fallback or of_text(text)
+        cause = of_text("\n".join([match["text"], *lines[index + 1 : index + 4]]))
+        if not is_consequence(match["text"]):
+            return cause
+        fallback = fallback or cause
     return fallback
 
 
