@@ -10,8 +10,9 @@ from types import TracebackType
 
 import orjson
 
+from loadtests.exchange import Address, Collected, ConnectionBroken
 from loadtests.measure import Failure, Outcome, Ruler
-from loadtests.wire import ConnectionBroken, Wires
+from loadtests.wire import Wires
 
 
 class ServerError(Exception):
@@ -33,20 +34,17 @@ class Ask:
     prompt_tokens: int | None = None
     """What the prompt was made to measure, to be held against the server's usage."""
 
-
-@dataclass(slots=True)
-class _Collected:
-    """A sink for whole bodies."""
-
-    status: int = 0
-    body: bytes = b""
-
-    def head(self, status: int) -> None:
-        self.status = status
-
-    def data(self, at_s: float, data: bytes) -> None:
-        del at_s
-        self.body += data
+    def ruler(self, due_s: float | None) -> Ruler:
+        """Begins to measure, now; the request must be sent at once. Without `due_s`, due now."""
+        sent_s = time.monotonic()
+        return Ruler(
+            self.kind,
+            sent_s if due_s is None else due_s,
+            sent_s,
+            stream=self.stream,
+            keep_text=self.keep_text,
+            prompt_tokens=self.prompt_tokens,
+        )
 
 
 class Client:
@@ -58,12 +56,10 @@ class Client:
     """
 
     def __init__(self, base_url: str, api_key: str | None = None, timeout_s: float = 600.0) -> None:
-        self.base_url = base_url.rstrip("/").removesuffix("/v1")
+        self._address = Address.of(base_url, api_key)
+        self.base_url = self._address.base_url
         self.timeout_s = timeout_s
-        self._wires = Wires(self.base_url)
-        self._headers = f"host: {self._wires.host}\r\naccept: */*\r\n"
-        if api_key is not None:
-            self._headers += f"authorization: Bearer {api_key}\r\n"
+        self._wires = Wires(self._address)
 
     async def __aenter__(self) -> "Client":
         return self
@@ -78,18 +74,12 @@ class Client:
 
     async def measure(self, ask: Ask, due_s: float | None = None) -> Outcome:
         """Sends a request now; `due_s` is when it should have been sent (monotonic seconds)."""
-        sent_s = time.monotonic()
-        ruler = Ruler(
-            ask.kind,
-            sent_s if due_s is None else due_s,
-            sent_s,
-            stream=ask.stream,
-            keep_text=ask.keep_text,
-            prompt_tokens=ask.prompt_tokens,
-        )
+        ruler = ask.ruler(due_s)
         try:
             async with asyncio.timeout(self.timeout_s):
-                ended_s = await self._wires.exchange(self._post(ask.path, ask.body), ruler)
+                ended_s = await self._wires.exchange(
+                    self._address.request(ask.path, ask.body), ruler
+                )
         except TimeoutError:
             return ruler.broken(Failure.TIMEOUT, f"after {self.timeout_s:g} s")
         except ConnectionBroken as error:
@@ -105,21 +95,12 @@ class Client:
         Raises:
             ServerError: The server cannot be reached.
         """
-        collected = _Collected()
-        if body is None:
-            request = f"GET {self._wires.path}{path} HTTP/1.1\r\n{self._headers}\r\n".encode()
-        else:
-            request = self._post(path, orjson.dumps(body))
+        collected = Collected()
+        data = None if body is None else orjson.dumps(body)
+        request = self._address.request(path, data)
         try:
             async with asyncio.timeout(self.timeout_s):
                 await self._wires.exchange(request, collected)
         except (OSError, ConnectionBroken) as error:
             raise ServerError(f"{self.base_url} does not answer: {error}") from error
         return collected.status, collected.body
-
-    def _post(self, path: str, body: bytes) -> bytes:
-        head = (
-            f"POST {self._wires.path}{path} HTTP/1.1\r\n{self._headers}"
-            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-        )
-        return head.encode("latin-1") + body

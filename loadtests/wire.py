@@ -1,35 +1,15 @@
 """HTTP/1.1 over raw asyncio, for measuring: bytes are stamped in the callback that received them.
 
 A general client wakes a task for each piece of a body and stamps it there, behind all that runs
-in between; at hundreds of streams that is milliseconds. Here each piece costs one callback. What
-it leaves out: proxies, redirects, compression.
+in between; at hundreds of streams that is milliseconds. Here each piece costs one callback.
 """
 
 import asyncio
 import ssl
 import time
-from typing import Protocol, cast
-from urllib.parse import urlsplit
+from typing import cast
 
-import httptools
-
-MAX_IDLE_S = 2.0
-"""An idle connection is reused for this long only: servers close theirs from 5 s on, and a request
-into a connection that the server is just closing would count as a reset that was none."""
-
-
-class Sink(Protocol):
-    """Takes one response as it arrives; times are monotonic seconds."""
-
-    def head(self, status: int) -> None:
-        """Status line and headers are complete."""
-
-    def data(self, at_s: float, data: bytes) -> None:
-        """A part of the body."""
-
-
-class ConnectionBroken(Exception):
-    """The connection ended before the response did."""
+from loadtests.exchange import MAX_IDLE_S, Address, ConnectionBroken, Exchange, Sink
 
 
 class Wire(asyncio.Protocol):
@@ -39,12 +19,8 @@ class Wire(asyncio.Protocol):
         self.idle_since_s = time.monotonic()
         self.closed = False
         self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpResponseParser(self)
-        self._sink: Sink | None = None
+        self._exchange: Exchange | None = None
         self._ended: asyncio.Future[float] | None = None
-        self._at_s = 0.0
-        self._keep_alive = True
-        self._delimited = False  # the response says how long it is, or comes in chunks
 
     async def exchange(self, request: bytes, sink: Sink) -> float:
         """Sends a request and feeds its response to `sink`; gives back when the response ended.
@@ -52,20 +28,16 @@ class Wire(asyncio.Protocol):
         Raises:
             ConnectionBroken: It ended too early.
         """
-        assert self._transport is not None and self._ended is None
-        self._parser = httptools.HttpResponseParser(self)
-        self._delimited = False
-        self._at_s = 0.0
-        self._sink = sink
+        assert self._transport is not None and self._exchange is None
+        exchange = self._exchange = Exchange(sink)
         self._ended = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         try:
             return await self._ended
         finally:
-            unfinished = not self._ended.done() or self._ended.cancelled()
-            self._sink = self._ended = None
+            self._exchange = self._ended = None
             self.idle_since_s = time.monotonic()
-            if unfinished or not self._keep_alive:
+            if not exchange.keep_alive:
                 self.abort()
 
     def abort(self) -> None:
@@ -81,63 +53,46 @@ class Wire(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
         self.closed = True
-        self._keep_alive = False
-        started = self._sink is not None and self._at_s > 0
-        if exc is None and started and not self._delimited:
-            self._end(time.monotonic())  # such a body ends with its connection
-        self._break(str(exc) if exc else "connection closed")
+        if self._exchange is None:
+            return
+        if exc is not None:
+            self._break(ConnectionBroken(str(exc)))
+            return
+        try:
+            self._exchange.eof()
+        except ConnectionBroken as error:
+            self._break(error)
+        else:
+            self._end(time.monotonic())
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        self._at_s = time.monotonic()
+        at_s = time.monotonic()
+        if self._exchange is None:
+            return
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self._break(str(error))
-            self.abort()
-
-    # What the parser calls.
-
-    def on_header(self, name: bytes, _value: bytes) -> None:
-        """See httptools."""
-        if name.lower() in {b"content-length", b"transfer-encoding"}:
-            self._delimited = True
-
-    def on_headers_complete(self) -> None:
-        """See httptools."""
-        if self._sink is not None:
-            self._sink.head(self._parser.get_status_code())
-
-    def on_body(self, data: bytes) -> None:
-        """See httptools."""
-        if self._sink is not None:
-            self._sink.data(self._at_s, data)
-
-    def on_message_complete(self) -> None:
-        """See httptools."""
-        self._keep_alive = self._parser.should_keep_alive()
-        self._end(self._at_s)
+            self._exchange.feed(at_s, data)
+        except ConnectionBroken as error:
+            self._break(error)
+            return
+        if self._exchange.ended:
+            self._end(at_s)
 
     def _end(self, at_s: float) -> None:
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(at_s)
 
-    def _break(self, why: str) -> None:
+    def _break(self, error: ConnectionBroken) -> None:
         if self._ended is not None and not self._ended.done():
-            self._ended.set_exception(ConnectionBroken(why))
+            self._ended.set_exception(error)
 
 
 class Wires:
     """Connections to one server, reused last in, first out; as many as are needed at once."""
 
-    def __init__(self, base_url: str) -> None:
-        url = urlsplit(base_url)
-        if url.scheme not in {"http", "https"} or not url.hostname:
-            raise ValueError(f"not an http(s) URL: {base_url!r}")
-        self.host = url.netloc.rpartition("@")[2]
-        self.path = url.path.rstrip("/")
-        self._address = (url.hostname, url.port or (443 if url.scheme == "https" else 80))
-        self._ssl = ssl.create_default_context() if url.scheme == "https" else None
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._ssl = ssl.create_default_context() if address.tls else None
         self._idle: list[Wire] = []
 
     async def exchange(self, request: bytes, sink: Sink) -> float:
@@ -169,5 +124,7 @@ class Wires:
 
     async def _connect(self) -> Wire:
         loop = asyncio.get_running_loop()
-        _transport, wire = await loop.create_connection(Wire, *self._address, ssl=self._ssl)
+        _transport, wire = await loop.create_connection(
+            Wire, self._address.host, self._address.port, ssl=self._ssl
+        )
         return wire
