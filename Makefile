@@ -5,6 +5,8 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTEST_FLAGS ?=
 UP_FLAGS ?=
+URL ?= http://127.0.0.1:8000
+BENCH_FLAGS ?=
 export PYTHON
 
 .PHONY: help
@@ -45,8 +47,8 @@ docs: setup ## write docs/reference from the code
 	$(BIN)/python scripts/reference.py
 
 .PHONY: bench
-bench: setup ## the benchmarks
-	$(BIN)/python -m loadtests.bench
+bench: setup ## load test of a platform that runs (URL=http://..., BENCH_FLAGS="...")
+	$(BIN)/python -m loadtests.bench $(URL) $(BENCH_FLAGS)
 
 .PHONY: clean
 clean: ## remove .venv, caches and the local platform's data (stops it first)

@@ -5,11 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import typer
 from pydantic import BaseModel, SecretStr
 from pydantic_core import PydanticUndefined
+from typer.cli import get_docs_for_click
+from typer.main import get_command
 
 from models.manifest import EngineSpec, Manifest, ResourcesSpec, ScalingSpec
 from serving import metrics, settings
+from serving.cli import main as cli
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 MADE = "<!-- Made by `make docs`; do not edit. -->\n"
@@ -76,6 +80,17 @@ def metrics_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def cli_page() -> str:
+    """All commands with their options, and the exit codes."""
+    command = get_command(cli.app)
+    context = typer.Context(command, info_name="penstock")
+    text = get_docs_for_click(obj=command, ctx=context, name="penstock", title="The command line")
+    title, _, rest = text.partition("\n")
+    codes = (cli.__doc__ or "").partition("Exit codes")[2].strip()
+    body = [MADE, rest.strip(), "", "## Exit codes", "", "```text", f"Exit codes{codes}", "```"]
+    return "\n".join([title, *body]) + "\n"
+
+
 def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> list[str]:
     """A Markdown table."""
     cells = [head, ("---",) * len(head), *rows]
@@ -92,7 +107,12 @@ def default(field: Any) -> str:
     return f"`{value}`"
 
 
-PAGES = {"settings.md": settings_page, "manifest.md": manifest_page, "metrics.md": metrics_page}
+PAGES = {
+    "settings.md": settings_page,
+    "manifest.md": manifest_page,
+    "metrics.md": metrics_page,
+    "cli.md": cli_page,
+}
 
 
 def main() -> int:

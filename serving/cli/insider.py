@@ -1,21 +1,11 @@
 """What `penstock up` asks the controller by the platform's own token, without anybody's key."""
 
-from pathlib import Path
-
 import httpx
 
-import models
 from models.errors import UnreachableError
-from models.manifest import Manifest, load_manifest
 from serving.protocol import DemandReport, ModelDemand, ModelRoute, RoutesDelta
 
-GUIDE = Path(models.__file__).parent / "catalog" / "guide.yaml"
 TIMEOUT_S = 5.0
-
-
-def builtin_manifest() -> Manifest:
-    """The manifest of the built-in model."""
-    return load_manifest(GUIDE)
 
 
 class Insider:

@@ -90,12 +90,15 @@ class Part:
     started_s: float = 0.0
     start_at_s: float = 0.0
     probed_s: float = 0.0
-    stopping: bool = field(default=False)
+    log_offset: int | None = None
+    stopping: bool = False
 
     def start(self, now_s: float) -> None:
         """Starts the process in a session of its own, its output appended to its log."""
         self.spec.before_start()
         trim_log(self.spec.log_path)
+        if self.log_offset is None:
+            self.log_offset = log_size(self.spec.log_path)
         signal, parent = self.spec.death_signal, os.getpid()
 
         def follow_the_supervisor() -> None:
@@ -140,6 +143,10 @@ class Part:
                 self.deaths = 0
                 return PartEvent(self.spec.name, Change.READY, now_s - self.started_s)
         return None
+
+    def said(self) -> list[str]:
+        """The last lines that it wrote since its first start."""
+        return last_lines(self.spec.log_path, after=self.log_offset or 0)
 
     def stop(self) -> None:
         """Asks the process to end; it is not restarted any more."""
@@ -218,22 +225,28 @@ class Supervisor:
                 part.wait()
 
 
+def log_size(path: Path) -> int:
+    """Length of a log in bytes; 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def trim_log(path: Path, longest_bytes: int = LONGEST_LOG_BYTES) -> None:
     """Moves a log that grew too long aside (`.1`) and empties it; writers may keep it open."""
-    try:
-        if path.stat().st_size <= longest_bytes:
-            return
-    except FileNotFoundError:
-        return
-    shutil.copyfile(path, path.with_name(f"{path.name}.1"))
-    os.truncate(path, 0)
+    if log_size(path) > longest_bytes:
+        shutil.copyfile(path, path.with_name(f"{path.name}.1"))
+        os.truncate(path, 0)
 
 
-def last_lines(path: Path, count: int = 15, longest_bytes: int = 64 << 10) -> list[str]:
-    """The last lines of a log, as far as they lie in its last `longest_bytes`."""
-    try:
-        with path.open("rb") as stream:
-            stream.seek(max(0, path.stat().st_size - longest_bytes))
-            return stream.read().decode(errors="replace").splitlines()[-count:]
-    except FileNotFoundError:
+def last_lines(
+    path: Path, count: int = 15, longest_bytes: int = 64 << 10, after: int = 0
+) -> list[str]:
+    """The last lines of a log, as far as they lie in its last `longest_bytes` and past `after`."""
+    size = log_size(path)
+    if size <= after:
         return []
+    with path.open("rb") as stream:
+        stream.seek(max(after, size - longest_bytes))
+        return stream.read().decode(errors="replace").splitlines()[-count:]

@@ -14,12 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 
-from models.errors import PenstockError, UnavailableError, UnreachableError
-from serving.cli import blueprint, checks, leftovers, ports
+from models.errors import PenstockError, UnavailableError
+from serving.cli import blueprint, checks, guide, leftovers, ports
 from serving.cli.blueprint import Blueprint
-from serving.cli.client import AdminClient
-from serving.cli.insider import Insider, builtin_manifest
-from serving.cli.parts import PartError, PartEvent, Supervisor, last_lines, trim_log
+from serving.cli.parts import PartError, PartEvent, Supervisor, trim_log
 from serving.cli.platform import (
     Layout,
     Phase,
@@ -30,12 +28,10 @@ from serving.cli.platform import (
     secret,
     write_state,
 )
-from serving.protocol import ModelState
 
 TICK_S = 0.05
 TRIM_INTERVAL_S = 30.0
 START_TIMEOUT_S = 180.0
-WAKE_TIMEOUT_S = 120.0
 STOP_ORDER = (("gateway",), ("controller", "launcher", "ray"))
 """The gateway drains while all that it needs still runs."""
 
@@ -152,7 +148,10 @@ class Session:
         self.supervisor.start(plan.controller(), plan.gateway(self.options.drain_timeout_s))
         self._write_state(Phase.STARTING, plan)
         self._until(self.supervisor.are_ready, START_TIMEOUT_S)
-        model, trouble = self._bring_up_guide(plan, admin_key or self.options.admin_key)
+        model, trouble = None, None
+        if self.options.deploy:
+            known_key = admin_key or self.options.admin_key
+            model, trouble = guide.bring_up(plan, known_key, self._until, self.report.line)
         self._write_state(Phase.READY, plan)
         self.report.started(
             Started(
@@ -171,59 +170,6 @@ class Session:
 
         new = ensure_keys(plan.layout.database_url, self.options.admin_key, self.options.api_key)
         return new.admin_key, new.api_key
-
-    def _bring_up_guide(
-        self, plan: Blueprint, admin_key: str | None
-    ) -> tuple[str | None, PenstockError | None]:
-        """Deploys and wakes the built-in model; its trouble is told, and stops nothing."""
-        if not self.options.deploy:
-            return None, None
-        manifest = builtin_manifest()
-        insider = Insider(plan.controller_url, plan.internal_token)
-        try:
-            if insider.route(manifest.name) is None:
-                if admin_key is None:
-                    self.report.line(
-                        f"the built-in model is not deployed: `penstock deploy {manifest.source}`"
-                    )
-                    return None, None
-                with AdminClient(plan.controller_url, admin_key) as admin:
-                    admin.apply(manifest)
-            self._wake(insider, manifest.name)
-        except PenstockError as exc:
-            return manifest.name, exc
-        finally:
-            insider.close()
-        return manifest.name, None
-
-    def _wake(self, insider: Insider, name: str) -> None:
-        """Holds demand for a model up until it is ready.
-
-        Raises:
-            UnavailableError: If it fails or is not ready in time.
-        """
-        began_s = time.monotonic()
-        seen = ModelState.ASLEEP
-
-        def answers() -> bool:
-            nonlocal seen
-            try:
-                insider.wake(name)
-                route = insider.route(name)
-            except UnreachableError:
-                return False
-            if route is not None:
-                seen = route.state
-                if seen is ModelState.FAILED:
-                    raise UnavailableError(
-                        f"model {name} failed: {route.reason}",
-                        hint=f"`penstock logs {name}` and `penstock get events` tell more",
-                    )
-            return route is not None and bool(route.endpoints)
-
-        self._until(answers, WAKE_TIMEOUT_S, f"model {name} is {seen}", interval_s=0.25)
-        insider.rest()
-        self.report.line(f"model {name} is ready ({time.monotonic() - began_s:.1f} s)")
 
     def _until(
         self,
@@ -287,7 +233,7 @@ class Session:
     def _show_logs(self) -> None:
         for name, part in self.supervisor.parts.items():
             if not part.was_ready and part.deaths:
-                self.report.log(name, last_lines(part.spec.log_path))
+                self.report.log(name, part.said())
 
     # --- state ----------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """`penstock up` and `penstock down`: a platform on this machine."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -97,6 +98,7 @@ def down(data_dir: DataDirOption = None) -> int:
             )
     if ended := leftovers.end(read_state(layout) or state):
         console.print(f"ended {ended} processes that were left over")
+    shutil.rmtree(state.runtime_dir, ignore_errors=True)
     layout.state_file.unlink(missing_ok=True)
     console.print("stopped")
     return 0

@@ -8,7 +8,7 @@ import pytest
 import models
 from models.manifest import load_manifest
 from serving.cli.blueprint import Blueprint
-from serving.cli.insider import builtin_manifest
+from serving.cli.guide import builtin_manifest
 from serving.cli.parts import PartSpec
 from serving.cli.platform import MARK_VARIABLE, Layout
 from serving.settings import ControllerSettings, GatewaySettings, HostSettings, LauncherSettings
