@@ -10,7 +10,8 @@ The rules, in the order in which they apply:
 4. A new revision starts beside the old one where a host is free, and the old one goes as the new
    one gets ready. Where none is free, one old engine at a time goes first.
 5. A model that is asked for, has no engine and finds no host takes the host of an idle engine
-   above its own model's minimum; idle means that nobody waits or runs anywhere in that model.
+   above its own model's minimum; idle means that nobody waits or runs anywhere in that model. Of
+   several, the model that had no request for the longest time gives way.
 
 A host that drains, or lost its engine in this very plan, counts as one that is coming: no second
 engine is moved for the same need.
@@ -64,7 +65,7 @@ class WantedModel:
     same_engine: frozenset[int] = frozenset()
     """Older revisions whose engine is the current one's: only scaling changed."""
     asked_since_s: float | None = None  # monotonic; the oldest waiting request
-    idle: bool = False  # known to have no request at all
+    idle_s: float | None = None  # since its last request; None: it has some, or nobody can tell
     retry_at_s: float | None = None  # monotonic; no start before
     avoid: frozenset[str] = frozenset()  # hosts on which the last start failed
 
@@ -203,7 +204,7 @@ class _Board:
         have = self.have(model)
         urgency = 0 if have == 0 else 1 if have < model.min else 2
         since = model.asked_since_s
-        return urgency, model.idle, self.now_s if since is None else since, model.name
+        return urgency, model.idle_s is not None, self.now_s if since is None else since, model.name
 
     def _free_host(self, model: WantedModel) -> str | None:
         fitting = [host_id for host_id in self.free if self.pool_of[host_id] == model.pool]
@@ -230,18 +231,21 @@ class _Board:
         """An idle engine above its model's minimum gives way to a model that has none."""
         if model.asked_since_s is None or self.have(model) > 0:
             return
-        for host_id, engine in sorted(self.bound.items(), key=_cost_of_loss):
-            owner = self.models[engine.model]
-            left = len(self.hosts_of[owner.name]) - 1
-            if (
-                self.pool_of[host_id] == model.pool
-                and owner.name != model.name
-                and owner.idle
-                and left >= owner.min
-            ):
-                self.unbind(host_id, UnbindReason.GIVES_WAY)
-                self._host_is_coming(model)
-                return
+        candidates = [
+            (host_id, engine)
+            for host_id, engine in self.bound.items()
+            if self.pool_of[host_id] == model.pool and self._can_give_way(engine)
+        ]
+        if candidates:
+            self.unbind(min(candidates, key=self._idle_longest)[0], UnbindReason.GIVES_WAY)
+            self._host_is_coming(model)
+
+    def _can_give_way(self, engine: SeenEngine) -> bool:
+        owner = self.models[engine.model]
+        return owner.idle_s is not None and len(self.hosts_of[owner.name]) > owner.min
+
+    def _idle_longest(self, item: tuple[str, SeenEngine]) -> tuple[float, object]:
+        return -(self.models[item[1].model].idle_s or 0.0), _cost_of_loss(item)
 
     def _host_is_coming(self, model: WantedModel) -> bool:
         """Reserves one of the pool's draining hosts for the model, where there is one left."""

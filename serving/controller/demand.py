@@ -21,6 +21,11 @@ class Demand:
     start_id: str | None = None
     """Id of the oldest waiting request."""
 
+    @property
+    def is_some(self) -> bool:
+        """Whether any request waits or runs."""
+        return bool(self.queued or self.in_flight)
+
 
 @dataclass(frozen=True, slots=True)
 class _Heard:

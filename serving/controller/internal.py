@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from models.errors import BadRequestError, NotFoundError, UnauthenticatedError
 from serving.controller.context import Controller, controller_of
 from serving.controller.http import long_poll, read_body
+from serving.controller.moment import now
 from serving.protocol import (
     DemandReport,
     HostAdmission,
@@ -93,12 +94,12 @@ async def assignment(host_id: str, request: Request, here: Here, after: After = 
         gone = here.loop.fleet.find(host_id) is not host
         return here.closing or gone or host.changes.version != after
 
-    host.polls += 1
-    host.poll_dropped = False
+    host.poll_begins()
+    answered = False
     try:
-        host.poll_dropped = not await long_poll(request, host.changes, is_due)
+        answered = await long_poll(request, host.changes, is_due)
     finally:
-        host.polls -= 1
+        host.poll_ends(now().s, dropped=not answered)
     if here.loop.fleet.find(host_id) is not host:
         raise NotFoundError(f"host {host_id} is not registered")
     return _json(host.assignment)

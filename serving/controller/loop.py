@@ -34,6 +34,10 @@ TICK_S = 0.25
 GRACE_S = 2.5
 """Hosts report each second; one that hears that it is unknown registers at once."""
 
+STALLED_S = 1.0
+"""After a pause of our own, as on a machine that was suspended, reports wait to be read: nobody is
+taken for silent before they are."""
+
 ASLEEP = Standing(ModelState.ASLEEP)
 
 
@@ -61,6 +65,7 @@ class ControlLoop:
         self._bindings = Bindings(self.fleet, registry, events)
         self._standings: dict[str, Standing] = {}
         self._settled_after_s: float | None = None
+        self._stepped_s: float | None = None
         self._kicked = asyncio.Event()
 
     # --- what others tell ---------------------------------------------------------------------
@@ -138,9 +143,10 @@ class ControlLoop:
     def step(self) -> None:
         """One round; idempotent where nothing changed."""
         moment = self._clock()
-        self.gateways.drop_stale(moment.s)
-        for host in self.fleet.drop_silent(moment.s, self._settings.host_timeout_s):
-            self._bindings.host_lost(host, moment)
+        stalled = self._stepped_s is not None and moment.s - self._stepped_s > STALLED_S
+        self._stepped_s = moment.s
+        if not stalled:
+            self._drop_silent(moment)
         if not self._is_settled(moment):
             return
         self._find_dead(moment)
@@ -149,6 +155,11 @@ class ControlLoop:
         self.targets.decide(models, demands, moment)
         waiting = self._bind(models, demands, moment)
         self._publish(models, waiting, moment)
+
+    def _drop_silent(self, moment: Moment) -> None:
+        self.gateways.drop_stale(moment.s)
+        for host in self.fleet.drop_silent(moment.s, self._settings.host_timeout_s):
+            self._bindings.host_lost(host, moment)
 
     def _is_settled(self, moment: Moment) -> bool:
         if self._settled_after_s is None:

@@ -24,9 +24,12 @@ GONE = (EnginePhase.STOPPED, EnginePhase.FAILED)
 PAST_ENGINES = 100
 VANISHED_AFTER = 2
 """Reports without the engine in a row that say that it is gone: one may have crossed its start."""
+GONE_AFTER_S = 0.75
+"""A host whose long poll broke off without any sign of life since: its process is gone. One that
+lives polls or reports again at once."""
 DROPPED_POLL_TIMEOUT_S = 1.75
-"""A host whose long poll broke off and that is silent since: its process is gone. Reports come
-each second, so that a live host whose poll broke off by chance is not taken for lost."""
+"""A host that reports, but polls no more, as while it drains to its end: reports come each
+second."""
 
 
 @dataclass(slots=True)
@@ -117,8 +120,8 @@ class Host:
     leaving: Engine | None = None
     """What it ran before, and still drains."""
     polls: int = 0
-    poll_dropped: bool = False
-    """Its last long poll broke off, and no other one came since."""
+    poll_dropped_s: float | None = None
+    """When its last long poll broke off; None if another one came since."""
     retires: bool = False
     """It stops its engine by itself: it is about to end."""
 
@@ -156,7 +159,7 @@ class Host:
     @property
     def is_leaving(self) -> bool:
         """Whether it seems to be on its way out."""
-        return self.retires or (self.poll_dropped and not self.polls)
+        return self.retires or self.poll_dropped_s is not None
 
     def seen(self, in_flight: Mapping[str, int]) -> SeenHost:
         """The host as the binder takes it; `in_flight` names the requests of each engine."""
@@ -176,11 +179,26 @@ class Host:
             ),
         )
 
-    def timeout_s(self, host_timeout_s: float) -> float:
-        """Silence after which it is lost."""
-        if self.poll_dropped and not self.polls:
-            return min(DROPPED_POLL_TIMEOUT_S, host_timeout_s)
-        return host_timeout_s
+    def is_silent(self, now_s: float, host_timeout_s: float) -> bool:
+        """Whether it was silent for so long that it counts as lost."""
+        silent_s = now_s - self.seen_s
+        dropped_s = self.poll_dropped_s
+        if dropped_s is None:
+            return silent_s > host_timeout_s
+        if self.seen_s <= dropped_s and now_s - dropped_s > GONE_AFTER_S:
+            return True
+        return silent_s > min(DROPPED_POLL_TIMEOUT_S, host_timeout_s)
+
+    def poll_begins(self) -> None:
+        """It asks for its assignment."""
+        self.polls += 1
+        self.poll_dropped_s = None
+
+    def poll_ends(self, now_s: float, *, dropped: bool) -> None:
+        """Its long poll was answered, or broke off."""
+        self.polls -= 1
+        if dropped and not self.polls:
+            self.poll_dropped_s = now_s
 
     def assign(self, engine: Engine | None) -> None:
         """Changes what it shall run, and answers its long poll."""
@@ -240,7 +258,7 @@ class Fleet:
 
     def drop_silent(self, now_s: float, host_timeout_s: float) -> list[Host]:
         """Takes out and returns the hosts that were silent for too long."""
-        lost = [h for h in self if now_s - h.seen_s > h.timeout_s(host_timeout_s)]
+        lost = [h for h in self if h.is_silent(now_s, host_timeout_s)]
         for host in lost:
             del self._hosts[host.host_id]
             host.changes.wake()

@@ -91,7 +91,10 @@ class PoolKeeper:
         self._events = events
         self._trouble = ""
         self._client = httpx.AsyncClient(
-            base_url=dashboard_url, timeout=REQUEST_TIMEOUT_S, transport=transport
+            base_url=dashboard_url,
+            timeout=REQUEST_TIMEOUT_S,
+            transport=transport,
+            trust_env=False,  # no proxy stands between the controller and Ray
         )
 
     async def close(self) -> None:

@@ -24,6 +24,7 @@ class Targets:
         self._fleet = fleet
         self._autoscaler = Autoscaler()
         self._targets: dict[str, int] = {}
+        self._idle_s: dict[str, float] = {}
         self._lacking_since: dict[str, float] = {}
 
     def of(self, model: str) -> int:
@@ -50,8 +51,8 @@ class Targets:
 
     def decide(self, models: Iterable[DeployedModel], demands: Demands, now: Moment) -> None:
         """Makes the targets of all deployed models; others are forgotten."""
-        before, self._targets = self._lacking_since, {}
-        self._lacking_since = {}
+        before = self._lacking_since
+        self._targets, self._idle_s, self._lacking_since = {}, {}, {}
         bound = self._fleet.bound_by_model()
         for model in models:
             lives = [engine.life for engine in bound.get(model.name, [])]
@@ -75,8 +76,9 @@ class Targets:
         )
         scaling = model.manifest.scaling
         spec = Spec(min=scaling.min, max=scaling.max, idle_timeout_s=scaling.idle_timeout_s)
-        target = self._autoscaler.decide(model.name, seen, spec).target
-        return target, seen.ready + seen.starting
+        decision = self._autoscaler.decide(model.name, seen, spec)
+        self._idle_s[model.name] = decision.idle_s
+        return decision.target, seen.ready + seen.starting
 
     def wanted(self, model: DeployedModel, demands: Demands, starts: Starts) -> WantedModel:
         """The model as the binder takes it."""
@@ -89,7 +91,7 @@ class Targets:
             min=model.manifest.scaling.min,
             same_engine=model.same_engine,
             asked_since_s=None if asked is None else asked.asked_since_s,
-            idle=asked is not None and not asked.queued and not asked.in_flight,
+            idle_s=None if asked is None or asked.is_some else self._idle_s[model.name],
             retry_at_s=starts.retry_s,
             avoid=frozenset({starts.host_id}) if starts.failures else frozenset(),
         )

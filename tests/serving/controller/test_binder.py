@@ -110,7 +110,7 @@ def test_plan_serves_the_model_with_no_engine_first_then_the_oldest_demand() -> 
 
 
 def test_plan_serves_those_who_ask_before_those_who_linger() -> None:
-    models = [want("lingers", 1, idle=True), want("asks", 1, asked_since_s=8.0)]
+    models = [want("lingers", 1, idle_s=9.0), want("asks", 1, asked_since_s=8.0)]
     assert moves(plan(models, [host("h1")], 9.0)) == [bind("h1", "asks")]
 
 
@@ -148,23 +148,34 @@ def test_plan_lets_an_idle_engine_give_way_to_a_model_that_waits() -> None:
     waits = want("waits", 1, asked_since_s=1.0)
     gives_way = unbind("h1", "idles", UnbindReason.GIVES_WAY)
     hosts = [host("h1", "idles")]
-    assert plan([waits, want("idles", 1, idle=True)], hosts, 2.0) == Plan(
+    assert plan([waits, want("idles", 1, idle_s=9.0)], hosts, 2.0) == Plan(
         (gives_way,), frozenset({"waits"})
     )
     # Not one that works, not the last of a minimum, and not a second time for the same need.
     assert moves(plan([waits, want("idles", 1)], hosts, 2.0)) == []
-    assert moves(plan([waits, want("idles", 1, idle=True, min=1)], hosts, 2.0)) == []
+    assert moves(plan([waits, want("idles", 1, idle_s=9.0, min=1)], hosts, 2.0)) == []
     coming = [host("h1", "idles"), host("h2", draining=True)]
-    assert moves(plan([waits, want("idles", 1, idle=True)], coming, 2.0)) == []
+    assert moves(plan([waits, want("idles", 1, idle_s=9.0)], coming, 2.0)) == []
+
+
+def test_plan_has_the_model_give_way_that_was_idle_for_the_longest_time() -> None:
+    models = [
+        want("waits", 1, asked_since_s=1.0),
+        want("fresh", 1, idle_s=3.0),
+        want("stale", 1, idle_s=30.0),
+    ]
+    hosts = [host("h1", "fresh"), host("h2", "stale")]
+    planned = plan(models, hosts, 2.0)
+    assert moves(planned) == [unbind("h2", "stale", UnbindReason.GIVES_WAY)]
 
 
 def test_plan_takes_no_host_from_others_for_a_second_engine() -> None:
-    models = [want("a", 2, asked_since_s=1.0), want("idles", 1, idle=True)]
+    models = [want("a", 2, asked_since_s=1.0), want("idles", 1, idle_s=9.0)]
     assert moves(plan(models, [host("h1", "a"), host("h2", "idles")], 2.0)) == []
 
 
 def test_plan_takes_no_host_from_others_where_nobody_asks() -> None:
-    models = [want("a", 1, idle=True), want("idles", 1, idle=True)]
+    models = [want("a", 1, idle_s=9.0), want("idles", 1, idle_s=9.0)]
     assert moves(plan(models, [host("h1", "idles")], 2.0)) == []
 
 
@@ -180,7 +191,7 @@ models_strategy = st.lists(
         min=st.integers(0, 2),
         same_engine=st.frozensets(st.integers(1, 3)),
         asked_since_s=st.one_of(st.none(), st.floats(0, 10)),
-        idle=st.booleans(),
+        idle_s=st.one_of(st.none(), st.floats(0, 99)),
         retry_at_s=st.one_of(st.none(), st.floats(0, 20)),
     ),
     unique_by=lambda model: model.name,
@@ -189,7 +200,7 @@ models_strategy = st.lists(
         # As the autoscaler gives them: a target is never below the minimum.
         WantedModel(
             name=m.name, revision=m.revision, pool=m.pool, target=max(m.target, m.min), min=m.min,
-            same_engine=m.same_engine, asked_since_s=m.asked_since_s, idle=m.idle,
+            same_engine=m.same_engine, asked_since_s=m.asked_since_s, idle_s=m.idle_s,
             retry_at_s=m.retry_at_s,
         )
         for m in models
@@ -295,5 +306,5 @@ def _lowered(model: WantedModel, hosts: list[SeenHost]) -> WantedModel:
     return WantedModel(
         name=model.name, revision=model.revision, pool=model.pool, min=model.min,
         target=max(model.min, min(model.target, have)), same_engine=model.same_engine,
-        asked_since_s=model.asked_since_s, idle=model.idle, retry_at_s=model.retry_at_s,
+        asked_since_s=model.asked_since_s, idle_s=model.idle_s, retry_at_s=model.retry_at_s,
     )  # fmt: skip

@@ -117,12 +117,37 @@ async def test_loop_notices_a_host_sooner_whose_long_poll_broke_off(world: World
     first = world.alive[0]
     seen = world.loop.fleet.find(first.host_id)
     assert seen is not None
-    seen.poll_dropped = True
+    seen.poll_begins()
     world.kill(first)
-    world.run(1.5)
+    seen.poll_ends(world.moment.s, dropped=True)
+    world.run(0.5)
     assert world.route().endpoints != ()
     world.run(0.5)
     assert world.route().endpoints == ()
+
+
+async def test_loop_keeps_a_host_that_polls_or_reports_again(world: World) -> None:
+    await awake(world)
+    first = world.alive[0]
+    seen = world.loop.fleet.find(first.host_id)
+    assert seen is not None
+    seen.poll_begins()
+    seen.poll_ends(world.moment.s, dropped=True)
+    world.run(3.0)  # it reports, as while it drains
+    assert world.route().endpoints != ()
+    seen.poll_begins()
+    world.kill(first)
+    world.run(3.5)
+    assert world.route().endpoints != ()  # it has a poll open: the usual time counts
+
+
+async def test_loop_takes_nobody_for_silent_after_a_pause_of_its_own(world: World) -> None:
+    await awake(world)
+    world.turn(60.0)  # the machine was suspended
+    world.loop.step()
+    assert world.route().endpoints != ()
+    world.run(1.0)
+    assert "host_lost" not in world.told
 
 
 async def test_loop_ejects_an_engine_that_died_and_starts_another_at_once(world: World) -> None:
