@@ -7,6 +7,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Protocol
 
 import orjson
 
@@ -45,6 +46,17 @@ class Ask:
             keep_text=self.keep_text,
             prompt_tokens=self.prompt_tokens,
         )
+
+
+class Caller(Protocol):
+    """Whoever can send a plain request."""
+
+    async def call(self, path: str, body: object = None) -> tuple[int, bytes]:
+        """GET, or POST where there is a body; gives back status and body.
+
+        Raises:
+            ServerError: The server cannot be reached.
+        """
 
 
 class Client:

@@ -10,7 +10,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from loadtests.arrivals import open_loop as arrival_times
-from loadtests.client import Client, ServerError
+from loadtests.client import Caller, Client, ServerError
 from loadtests.profile import Closed, Open, Profile
 from loadtests.prompts import Prompts, counter, learn
 from loadtests.recordings import Trace, load, scale
@@ -45,7 +45,7 @@ class _Models(BaseModel):
     data: list[_Listed]
 
 
-async def model_of(client: Client) -> str:
+async def model_of(client: Caller) -> str:
     """The first model that the server lists.
 
     Raises:
@@ -63,17 +63,26 @@ async def model_of(client: Client) -> str:
     return models[0].id
 
 
-async def prepare(client: Client, model: str | None, profile: Profile) -> Prepared:
-    """Finds out what has to be known before the run.
+async def learn_server(
+    client: Caller, model: str | None, profile: Profile
+) -> tuple[Target, Prompts]:
+    """Finds out what has to be known before requests can be made.
 
     Raises:
         ServerError: The server cannot be used.
     """
     name = model or await model_of(client)
-    chat = not _completions(profile)
-    prompts = await learn(await counter(client, name, chat=chat))
-    target = Target(name, profile.stream, profile.ignore_eos, profile.temperature)
-    return Prepared(client, target, prompts)
+    prompts = await learn(await counter(client, name, chat=not _completions(profile)))
+    return Target(name, profile.stream, profile.ignore_eos, profile.temperature), prompts
+
+
+async def prepare(client: Client, model: str | None, profile: Profile) -> Prepared:
+    """What `execute` needs.
+
+    Raises:
+        ServerError: The server cannot be used.
+    """
+    return Prepared(client, *await learn_server(client, model, profile))
 
 
 async def execute(

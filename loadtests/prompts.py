@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from loadtests.client import Client, ServerError
+from loadtests.client import Caller, ServerError
 
 CANDIDATES = tuple(
     "the of and to in is you that it he was for on are as with his they at be this have from or "  # noqa: SIM905
@@ -103,7 +103,7 @@ async def _single(count: Count, words: list[str], anchor: str, base: int) -> lis
     ]
 
 
-async def counter(client: Client, model: str, *, chat: bool) -> Count:
+async def counter(client: Caller, model: str, *, chat: bool) -> Count:
     """How this server counts the tokens of a chat's or a completion's prompt.
 
     Raises:
