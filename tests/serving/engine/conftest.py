@@ -1,0 +1,35 @@
+"""Real engines for the engine tier: the launcher imports vLLM once for all tests."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.serving.engine.real import Launcher, start_launcher
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny random Qwen3."""
+    folder = tmp_path_factory.mktemp("weights") / "tiny"
+    command = [sys.executable, "-m", "tests.serving.engine.tiny_model", str(folder)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def vllm_launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+    """A warm launcher that no test may end."""
+    with start_launcher(tmp_path_factory.mktemp("launcher")) as launcher:
+        yield launcher
+
+
+@pytest.fixture
+def own_launcher(tmp_path: Path) -> Iterator[Launcher]:
+    """A warm launcher for a test that ends it."""
+    assert os.environ.get("OMP_NUM_THREADS") in (None, "1")
+    with start_launcher(tmp_path) as launcher:
+        yield launcher
