@@ -38,6 +38,9 @@ STALLED_S = 1.0
 """After a pause of our own, as on a machine that was suspended, reports wait to be read: nobody is
 taken for silent before they are."""
 
+SHORTAGE_S = 2.0
+"""A wait for a host that is shorter is part of a swap, and no news."""
+
 ASLEEP = Standing(ModelState.ASLEEP)
 
 
@@ -66,6 +69,7 @@ class ControlLoop:
         self._standings: dict[str, Standing] = {}
         self._settled_after_s: float | None = None
         self._stepped_s: float | None = None
+        self._waiting_since: dict[str, float] = {}
         self._kicked = asyncio.Event()
 
     # --- what others tell ---------------------------------------------------------------------
@@ -154,6 +158,7 @@ class ControlLoop:
         models = self._registry.models()
         self.targets.decide(models, demands, moment)
         waiting = self._bind(models, demands, moment)
+        self._note_shortage(waiting, moment)
         self._publish(models, waiting, moment)
 
     def _drop_silent(self, moment: Moment) -> None:
@@ -188,7 +193,9 @@ class ControlLoop:
             self.targets.wanted(model, demands, self._bindings.starts(model.name))
             for model in models
         ]
-        planned = plan(wanted, [host.seen(in_flight) for host in self.fleet], moment.s)
+        # A host on its way out is none that is coming; what it still runs counts until it is gone.
+        hosts = [h.seen(in_flight) for h in self.fleet if h.engine is not None or not h.is_leaving]
+        planned = plan(wanted, hosts, moment.s)
         for action in planned.actions:
             if isinstance(action, Bind):
                 asked = (demands or {}).get(action.model, NO_DEMAND)
@@ -201,6 +208,18 @@ class ControlLoop:
         if planned.actions:
             self.kick()
         return planned.waiting
+
+    def _note_shortage(self, waiting: frozenset[str], moment: Moment) -> None:
+        """Tells once of each model that waits for a host for longer than one takes to drain."""
+        for name in self._waiting_since.keys() - waiting:
+            del self._waiting_since[name]
+        for name in waiting:
+            since_s = self._waiting_since.setdefault(name, moment.s)
+            if moment.s - since_s >= SHORTAGE_S:
+                self._waiting_since[name] = float("inf")
+                self._events.record(
+                    "no_host", self.standing(name).reason or "waits for a host", model=name
+                )
 
     def _publish(
         self, models: list[DeployedModel], waiting: frozenset[str], moment: Moment

@@ -5,6 +5,7 @@ corrected; other applications are left as they are. Ray being away is an event, 
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models.errors import BadRequestError, UnreachableError
 from serving.controller.events import EventLog
+from serving.logs import get_logger
 
 APPLICATIONS = "/api/serve/applications/"
 IMPORT_PATH = "serving.engine.host:build_pool"
@@ -25,7 +27,12 @@ SETTLING_S = 0.25
 """Between checks while Ray has not yet what the last check asked for."""
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0)
 REQUEST_TIMEOUT_S = 30.0
+RETRY_FAILED_S = 30.0
+AWAY_AFTER_S = 20.0
+"""Ray may start with us, and takes some ten seconds: only after that its absence is an event."""
 BROKEN = ("DEPLOY_FAILED", "UNHEALTHY")
+
+log = get_logger(__name__)
 
 
 class PoolArgs(TypedDict):
@@ -90,6 +97,7 @@ class PoolKeeper:
         self._token_path = token_path
         self._events = events
         self._trouble = ""
+        self._put_s = float("-inf")
         self._client = httpx.AsyncClient(
             base_url=dashboard_url,
             timeout=REQUEST_TIMEOUT_S,
@@ -103,26 +111,31 @@ class PoolKeeper:
 
     async def run(self) -> None:
         """Checks and corrects until it is cancelled."""
-        failures = 0
+        failures, away_since_s = 0, None
         while True:
+            now_s = time.monotonic()
             try:
-                settled = await self.check()
+                settled = await self.check(now_s)
             except UnreachableError as exc:
-                self._note_trouble(str(exc))
+                log.info("ray_away", error=str(exc))
+                away_since_s = now_s if away_since_s is None else away_since_s
+                if now_s - away_since_s >= AWAY_AFTER_S:
+                    self._note_trouble(str(exc))
                 await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
                 failures += 1
             else:
-                failures = 0
+                failures, away_since_s = 0, None
                 await asyncio.sleep(CHECK_S if settled else SETTLING_S)
 
-    async def check(self) -> bool:
-        """One round; True if Ray has what the settings ask for.
+    async def check(self, now_s: float) -> bool:
+        """One round at a monotonic time; True if there is nothing more to do.
 
         Raises:
             UnreachableError: If Ray does not answer, or refuses.
         """
         instance = await self._instance()
-        if any(self._must_be_put(name, instance) for name in self._pools):
+        if any(self._must_be_put(name, instance, now_s) for name in self._pools):
+            self._put_s = now_s
             await self._put(instance)
             return False
         settled, troubles = True, []
@@ -139,10 +152,12 @@ class PoolKeeper:
         self._note_trouble("; ".join(troubles))
         return settled
 
-    def _must_be_put(self, name: str, instance: _Instance) -> bool:
+    def _must_be_put(self, name: str, instance: _Instance, now_s: float) -> bool:
         app = instance.applications.get(name)
         if app is None or app.status == "DELETING" or app.deployed_app_config is None:
             return True
+        if app.status == "DEPLOY_FAILED" and now_s - self._put_s >= RETRY_FAILED_S:
+            return True  # Serve builds it once and leaves it; the same PUT has it built again
         has, wants = app.deployed_app_config, self._application(name)
         return any(has.get(key) != wants[key] for key in ("import_path", "args"))
 

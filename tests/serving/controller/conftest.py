@@ -1,5 +1,7 @@
 """The world of the control loop, with a registry of its own."""
 
+import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,9 +13,23 @@ from serving.controller.store import Store
 from tests.serving.controller.world import World, settings
 
 
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty registry, made once: each test gets a copy."""
+    path = tmp_path_factory.mktemp("registry") / "penstock.db"
+
+    async def make() -> None:
+        await (await Store.open(f"sqlite+aiosqlite:///{path}")).close()
+
+    asyncio.run(make())
+    return path
+
+
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    return f"sqlite+aiosqlite:///{tmp_path / 'penstock.db'}"
+def database_url(tmp_path: Path, migrated: Path) -> str:
+    path = tmp_path / "penstock.db"
+    shutil.copy(migrated, path)
+    return f"sqlite+aiosqlite:///{path}"
 
 
 @pytest.fixture

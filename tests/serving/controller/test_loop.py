@@ -289,6 +289,18 @@ async def test_loop_gives_an_idle_models_host_to_one_that_waits(world: World) ->
     assert world.route("guide").state is ModelState.ASLEEP
 
 
+async def test_loop_tells_once_that_no_host_is_free(world: World) -> None:
+    await world.deploy()
+    world.ask(queued=1)
+    world.run(1.5)
+    assert "no_host" not in world.told
+    world.run(10.0)
+    assert world.told.count("no_host") == 1
+    world.host("h1")
+    world.run()
+    assert world.told[-1] == "woken"
+
+
 async def test_loop_replaces_a_revision_new_before_old(world: World) -> None:
     await awake(world)
     first, second = world.alive

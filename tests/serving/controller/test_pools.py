@@ -44,7 +44,7 @@ async def keep(ray: FakeRay, events: EventLog, tmp_path: Path) -> AsyncIterator[
 async def settle(keeper: PoolKeeper) -> int:
     """Rounds until the keeper is content."""
     for rounds in range(1, 10):
-        if await keeper.check():
+        if await keeper.check(0.0):
             return rounds
     raise AssertionError("the pools never settled")
 
@@ -73,7 +73,7 @@ async def test_pools_are_made_with_their_number_of_hosts(ray: FakeRay, keep: Kee
 
 async def test_pools_that_are_as_they_shall_be_are_left_alone(ray: FakeRay, keep: Keep) -> None:
     await settle(keep({"cpu": 2}))
-    assert await keep({"cpu": 2}).check()
+    assert await keep({"cpu": 2}).check(0.0)
     assert len(ray.puts) == 1
 
 
@@ -124,12 +124,16 @@ async def test_pools_tell_of_an_application_that_does_not_deploy(
     await settle(keeper)
     app = ray.applications["penstock-cpu"]
     app.update(status="DEPLOY_FAILED", message="No module named 'serving'\nat line 1")
-    assert await keeper.check()
-    assert await keeper.check()
+    assert await keeper.check(0.0)
+    assert await keeper.check(0.0)
+    assert len(ray.puts) == 1
+    assert not await keeper.check(30.0)  # once more after half a minute
+    assert len(ray.puts) == 2
     app.update(status="RUNNING")
-    assert await keeper.check()
-    assert (await kinds(store, events))[-2:] == [
+    assert await keeper.check(30.0)
+    assert (await kinds(store, events))[-3:] == [
         ("pool_failed", "pool cpu: No module named 'serving'"),
+        ("pool_scaled", "asked Ray for the pools cpu (1)"),
         ("pool_recovered", "Ray has all pools again"),
     ]
 
@@ -137,7 +141,7 @@ async def test_pools_tell_of_an_application_that_does_not_deploy(
 async def test_pools_tell_when_ray_is_away(ray: FakeRay, keep: Keep) -> None:
     ray.away = True
     with pytest.raises(UnreachableError, match=r"503 to GET .*the GCS may be down"):
-        await keep({"cpu": 1}).check()
+        await keep({"cpu": 1}).check(0.0)
 
 
 async def test_pools_tell_when_the_token_is_wrong_or_missing(
@@ -145,10 +149,10 @@ async def test_pools_tell_when_the_token_is_wrong_or_missing(
 ) -> None:
     ray.token = "another"
     with pytest.raises(UnreachableError, match="401"):
-        await keep({"cpu": 1}).check()
+        await keep({"cpu": 1}).check(0.0)
     (tmp_path / "auth_token").unlink()
     with pytest.raises(UnreachableError, match="No such file"):
-        await keep({"cpu": 1}).check()
+        await keep({"cpu": 1}).check(0.0)
 
 
 @pytest.mark.parametrize("pool", ["", "gpu", "x4", "h200x", "h200x0", "h200x-1"])

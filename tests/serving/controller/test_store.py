@@ -29,7 +29,8 @@ async def tables(url: str) -> dict[str, set[str]]:
     return found
 
 
-async def test_migrations_make_the_declared_tables_and_take_them_away(database_url: str) -> None:
+async def test_migrations_make_the_declared_tables_and_take_them_away(tmp_path: Path) -> None:
+    database_url = f"sqlite+aiosqlite:///{tmp_path / 'new.db'}"
     engine = await open_database(database_url)
     found = await tables(database_url)
     declared = {table.name: {c.name for c in table.columns} for table in METADATA.sorted_tables}
