@@ -12,7 +12,8 @@ _EXCEPTION = re.compile(
 )
 _ARGUMENT = re.compile(r"^.*: error: (?P<text>.+)$")
 _VERDICT = "Value error, "
-_CONSEQUENCES = ("Engine core initialization failed", "EngineCore encountered", "Worker failed")
+CORE_FAILED = "EngineCore encountered an issue"
+_CONSEQUENCES = ("Engine core initialization failed", CORE_FAILED, "Worker failed")
 """Exceptions that only say that another process failed: its own exception says why."""
 
 _HINTS = (

@@ -5,11 +5,13 @@ that this module can be named without paying for vLLM's import (7 s).
 """
 
 import argparse
+import asyncio
 import functools
 import gc
 import importlib
 import logging
 import os
+import signal
 import socket
 import sys
 import warnings
@@ -17,15 +19,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from models.errors import BadRequestError
+from models.errors import BadRequestError, UpstreamError
 from serving.engine import causes
 from serving.protocol import StartPhase
 
 if TYPE_CHECKING:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
+    from vllm.v1.engine.async_llm import AsyncLLM
 
 Mark = Callable[[StartPhase], None]
 """Notes, with the present time, that a phase of the start was reached."""
+
+CORE_CHECK_S = 0.2
 
 ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
@@ -193,18 +198,43 @@ async def _serve(args: argparse.Namespace, listener: socket.socket, mark: Mark) 
         host, port = listener.getsockname()[:2]
         # Callers may connect already: the launcher listens, and uvicorn accepts what waits.
         mark(StartPhase.ENGINE_READY)
-        stopping = await serve_http(
-            app,
-            sock=listener,
-            host=host,
-            port=port,
-            log_level=args.uvicorn_log_level,
-            access_log=False,
-            timeout_keep_alive=envs.VLLM_HTTP_TIMEOUT_KEEP_ALIVE,
+        server = asyncio.create_task(
+            serve_http(
+                app,
+                sock=listener,
+                host=host,
+                port=port,
+                log_level=args.uvicorn_log_level,
+                access_log=False,
+                timeout_keep_alive=envs.VLLM_HTTP_TIMEOUT_KEEP_ALIVE,
+            )
         )
+        core = asyncio.create_task(_watch_core(engine))
+        await asyncio.wait({server, core}, return_when=asyncio.FIRST_COMPLETED)
+        if core.done():
+            core.result()
+        core.cancel()
+        stopping = await server
     finally:
         engine.shutdown(timeout=0)
     await stopping
+
+
+async def _watch_core(engine: "AsyncLLM") -> NoReturn:
+    """Waits for the death of the engine's core; vLLM's own server notices only 5 s later.
+
+    Raises:
+        UpstreamError: If a signal ended the core.
+        RuntimeError: If it failed; its own exception is in the log.
+    """
+    while not engine.errored:  # noqa: ASYNC110, vLLM offers no event for it
+        await asyncio.sleep(CORE_CHECK_S)
+    await asyncio.sleep(CORE_CHECK_S)  # the running streams are told by then
+    codes = engine.engine_core.resources.engine_manager.finished_procs().values()
+    if (code := min(codes, default=0)) < 0:
+        cause = causes.of_exit(None, signal.Signals(-code).name, "")
+        raise UpstreamError(cause.sentence, hint=cause.hint)
+    raise RuntimeError(causes.CORE_FAILED)
 
 
 @functools.cache

@@ -109,8 +109,9 @@ def test_request_id_reaches_answer_and_log_and_the_prompt_does_not(engine: Engin
 
 
 def test_disconnect_aborts_the_generation(engine: Engine) -> None:
-    endless = chat(stream=True, max_tokens=1900, ignore_eos=True)
+    endless = chat(stream=True, max_tokens=30_000, ignore_eos=True)
     with engine.client() as http:
+        before = metric(http, "vllm:generation_tokens_total")
         with http.stream("POST", "/v1/chat/completions", json=endless) as answer:
             next(answer.iter_lines())
             assert in_flight(http) == 1
@@ -119,19 +120,19 @@ def test_disconnect_aborts_the_generation(engine: Engine) -> None:
                 break
             time.sleep(0.05)
         assert in_flight(http) == 0
-        assert 'finished_reason="abort"' in http.get("/metrics").text
-        assert metric(http, "vllm:request_success_total", 'finished_reason="abort"') == 1
+        # The engine's own counters move with its steps: one more request brings them up to date.
+        http.post("/v1/chat/completions", json=chat()).raise_for_status()
+        assert metric(http, "vllm:num_requests_running") == 0
+        assert metric(http, "vllm:generation_tokens_total") - before < 30_000
 
 
 def in_flight(http: httpx.Client) -> int:
     return int(http.get("/penstock/in_flight").json()["in_flight"])
 
 
-def metric(http: httpx.Client, name: str, label: str) -> float:
+def metric(http: httpx.Client, name: str) -> float:
     lines = http.get("/metrics").text.splitlines()
-    return sum(
-        float(line.rpartition(" ")[2]) for line in lines if line.startswith(name) and label in line
-    )
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
 
 def test_given_up_engine_ends_to_the_last_process(
@@ -159,7 +160,7 @@ def test_killed_engine_core_takes_the_api_server_along(
     with spawned(vllm_launcher, tiny_model, tmp_path / "e.log") as forked:
         forked.wait_until_ready()
         kill(forked.core)
-        forked.wait_for_exit()
+        assert forked.wait_for_exit().cause == "the engine was killed (SIGKILL)"
         forked.assert_gone()
 
 
