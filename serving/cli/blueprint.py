@@ -128,5 +128,8 @@ def of_caller(
 
 
 def module(name: str) -> tuple[str, ...]:
-    """The command that runs a module with this very Python."""
-    return (sys.executable, "-m", name)
+    """The command that runs a module with this very Python.
+
+    -P keeps the current folder off the import path: our package names are generic.
+    """
+    return (sys.executable, "-P", "-m", name)

@@ -17,7 +17,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from models.errors import BadRequestError, PenstockError, UnreachableError
+from models.errors import BadRequestError, PenstockError
 from serving.cli import chat, delete, deploy, doctor, get, logs, output, status, up, version
 
 INTERRUPTED = 130
@@ -66,13 +66,12 @@ def run(arguments: list[str] | None = None) -> int:
         return BadRequestError.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has left, as `head` does; nothing is left to be said.
-        sys.stderr.close()
-        return 0
-    except OSError as exc:
-        output.print_error(UnreachableError(f"{exc.strerror or exc}: {exc.filename or ''}".strip()))
-        return UnreachableError.exit_code
+    except Exception as exc:
+        if sys.flags.dev_mode:
+            raise
+        hint = "this is a bug; `python -X dev -m serving.cli.main ...` shows where"
+        output.print_error(PenstockError(f"{type(exc).__name__}: {exc}", hint=hint))
+        return PenstockError.exit_code
 
 
 def main() -> None:

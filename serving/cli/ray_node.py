@@ -50,7 +50,7 @@ def make_spec(
     """
     token = secret(layout.ray_token_file)
     command = (
-        sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block",
+        sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--head", "--block",
         "--temp-dir", str(layout.ray_dir),
         "--node-ip-address", "127.0.0.1",
         "--port", "0",

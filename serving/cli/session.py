@@ -106,8 +106,7 @@ class Session:
             plan = self._plan()
             try:
                 self._start(plan)
-                while not self.stop_asked:
-                    self._watch()
+                self._watch()
             except StoppedError:
                 pass
             except PartError:
@@ -207,10 +206,7 @@ class Session:
     def _watch(self) -> None:
         next_trim_s = time.monotonic() + TRIM_INTERVAL_S
         while not self.stop_asked:
-            try:
-                self.supervisor.tick()
-            except PartError as exc:
-                self.report.line(f"{exc}; trying on")
+            self.supervisor.tick()
             self._refresh_state()
             if time.monotonic() >= next_trim_s:
                 next_trim_s += TRIM_INTERVAL_S

@@ -111,7 +111,7 @@ def _detach(layout: Layout, port: int, hosts: int, deploy: bool) -> int:
     """
     reading, writing = os.pipe()
     command = [
-        sys.executable, "-m", "serving.cli.main", "up",
+        sys.executable, "-P", "-m", "serving.cli.main", "up",
         "--port", str(port), "--data-dir", str(layout.data_dir), "--hosts", str(hosts),
         "--deploy" if deploy else "--no-deploy", "--ready-fd", str(writing),
     ]  # fmt: skip
@@ -144,22 +144,26 @@ def _let_go(layout: Layout, ready_fd: int, outcome: int) -> None:
 def _reporter(layout: Layout, started: Callable[[Started], None]) -> Reporter:
     console = output.stderr()
 
+    def say(text: str, style: str | None = None) -> None:
+        with suppress(OSError):  # the terminal may be gone, and the platform is still to be stopped
+            console.print(text, style=style)
+
     def event(what: PartEvent) -> None:
         match what.change:
             case Change.READY:
-                console.print(f"  {what.part:<10} ready     {what.after_s:5.1f} s")
+                say(f"  {what.part:<10} ready     {what.after_s:5.1f} s")
             case Change.DIED:
                 more = ": all hosts and engines start again" if what.part == "ray" else ""
-                console.print(f"  {what.part:<10} {what.message}{more}", style="yellow")
+                say(f"  {what.part:<10} {what.message}{more}", style="yellow")
             case Change.RESTARTED:
-                console.print(f"  {what.part:<10} restarted")
+                say(f"  {what.part:<10} restarted")
 
     def log(part: str, lines: list[str]) -> None:
-        console.print(f"the last lines of {layout.log(part)}:")
+        say(f"the last lines of {layout.log(part)}:")
         for line in lines:
-            console.print(f"  {line}")
+            say(f"  {line}")
 
-    return Reporter(line=console.print, event=event, log=log, started=started)
+    return Reporter(line=say, event=event, log=log, started=started)
 
 
 def _print_summary(what: Started, layout: Layout) -> None:
