@@ -42,7 +42,7 @@ class BlockingClient:
         """Sends a request now; `due_s` is when it should have been sent (monotonic seconds)."""
         ruler = ask.ruler(due_s)
         try:
-            ended_s = self._exchange(ask.path, ask.body, ruler)
+            ended_s = self._exchange(ask.path, ask.body, ruler, ask.request_id)
         except TimeoutError:
             return ruler.broken(Failure.TIMEOUT, f"after {self.timeout_s:g} s")
         except ConnectionBroken as error:
@@ -65,13 +65,17 @@ class BlockingClient:
             raise ServerError(f"{self.base_url} does not answer: {error}") from error
         return collected.status, collected.body
 
-    def _exchange(self, path: str, body: bytes | None, sink: Sink) -> float:
+    def _exchange(
+        self, path: str, body: bytes | None, sink: Sink, request_id: str | None = None
+    ) -> float:
         """Raises: OSError where no connection can be made, TimeoutError, ConnectionBroken."""
         until_s = time.monotonic() + self.timeout_s
         connection = self._connected()
         exchange = Exchange(sink)
         try:
-            self._send_and_receive(connection, self._address.request(path, body), exchange, until_s)
+            self._send_and_receive(
+                connection, self._address.request(path, body, request_id), exchange, until_s
+            )
         except BaseException:
             self.close()
             raise

@@ -34,6 +34,8 @@ class Ask:
     """Pause before it is sent, as of a reader who thinks; for later turns of a session."""
     prompt_tokens: int | None = None
     """What the prompt was made to measure, to be held against the server's usage."""
+    request_id: str | None = None
+    """Sent as `x-request-id`."""
 
     def ruler(self, due_s: float | None) -> Ruler:
         """Begins to measure, now; the request must be sent at once. Without `due_s`, due now."""
@@ -90,7 +92,7 @@ class Client:
         try:
             async with asyncio.timeout(self.timeout_s):
                 ended_s = await self._wires.exchange(
-                    self._address.request(ask.path, ask.body), ruler
+                    self._address.request(ask.path, ask.body, ask.request_id), ruler
                 )
         except TimeoutError:
             return ruler.broken(Failure.TIMEOUT, f"after {self.timeout_s:g} s")

@@ -50,12 +50,13 @@ class Address:
         port = parts.port or (443 if tls else 80)
         return cls(base_url, parts.hostname, port, tls, head, parts.path)
 
-    def request(self, path: str, body: bytes | None) -> bytes:
+    def request(self, path: str, body: bytes | None, request_id: str | None = None) -> bytes:
         """A whole request: POST with a JSON body, GET without one."""
         if body is None:
             return f"GET {self.prefix}{path} HTTP/1.1\r\n{self.head}\r\n".encode("latin-1")
+        named = f"x-request-id: {request_id}\r\n" if request_id is not None else ""
         head = (
-            f"POST {self.prefix}{path} HTTP/1.1\r\n{self.head}"
+            f"POST {self.prefix}{path} HTTP/1.1\r\n{self.head}{named}"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         )
         return head.encode("latin-1") + body

@@ -21,10 +21,11 @@ class Answer:
 
     def __init__(
         self, request: Generation, reply: Reply, renderer: Renderer, sequences: list[Sequence],
-        *, reason: str, fault: Fault | None, report_due: bool,
+        *, request_id: str, reason: str, fault: Fault | None, report_due: bool,
         forget: Callable[["Answer"], None], freeze: Callable[[], None],
     ) -> None:  # fmt: skip
         self.sequences = sequences
+        self.request_id = request_id
         self._request = request
         self._reply = reply
         self._renderer = renderer

@@ -14,6 +14,7 @@ from loadtests.fake.answers import Answer
 from loadtests.fake.blocks import Token
 from loadtests.fake.faults import Fault, FaultKind, fault_for, parse_fault
 from loadtests.fake.http1 import Connection, Reply, Request
+from loadtests.fake.ledger import Ledger
 from loadtests.fake.openai import (
     ApiError,
     Generation,
@@ -45,11 +46,13 @@ class FakeEngine:
     """An OpenAI-compatible engine whose tokens cost nothing but time."""
 
     def __init__(
-        self, identity: Identity, timeline: Timeline, faults: tuple[Fault, ...] = ()
-    ) -> None:
+        self, identity: Identity, timeline: Timeline, faults: tuple[Fault, ...] = (),
+        ledger: Ledger | None = None,
+    ) -> None:  # fmt: skip
         self.identity = identity
         self._timeline = timeline
         self._faults = faults
+        self._ledger = ledger
         self._answers: dict[Sequence, Answer] = {}
         self._connections: set[Connection] = set()
         self._requests = 0
@@ -92,6 +95,8 @@ class FakeEngine:
         if self._alarm is not None:
             self._alarm.close()
             self._alarm = None
+        if self._ledger is not None:
+            self._ledger.close()
 
     def _handle(self, request: Request, reply: Reply) -> None:
         try:
@@ -149,13 +154,14 @@ class FakeEngine:
             for prompt in wanted.prompts
             for choice in range(wanted.n)
         ]
-        prefix = "chatcmpl-" if wanted.chat else "cmpl-"
-        answer_id = prefix + request.headers.get("x-request-id", uuid.uuid4().hex)
+        request_id = request.headers.get("x-request-id") or uuid.uuid4().hex
+        answer_id = ("chatcmpl-" if wanted.chat else "cmpl-") + request_id
         return Answer(
             wanted,
             reply,
             Renderer(chat=wanted.chat, model=wanted.model, answer_id=answer_id),
             sequences,
+            request_id=request_id,
             reason="length" if wanted.max_tokens is not None else "stop",
             fault=fault,
             report_due=self.identity.report_due,
@@ -175,12 +181,16 @@ class FakeEngine:
         for sequence in answer.sequences:
             self._answers[sequence] = answer
             self._timeline.submit(sequence, now_s)
+            if self._ledger is not None:
+                self._ledger.arrived(sequence, answer.request_id, now_s)
         self._set_alarm()
 
     def _forget(self, answer: Answer) -> None:
         for sequence in answer.sequences:
             self._answers.pop(sequence, None)
             self._timeline.cancel(sequence)
+            if self._ledger is not None:
+                self._ledger.forget(sequence)
 
     def _freeze(self) -> None:
         self._frozen = True
@@ -201,6 +211,8 @@ class FakeEngine:
                 if emission.last:
                     del self._answers[emission.sequence]
                 answer.take(emission)
+                if self._ledger is not None:
+                    self._ledger.written(emission, time.monotonic())
         self._set_alarm()
 
     def _set_faults(self, request: Request, reply: Reply) -> None:
