@@ -152,16 +152,24 @@ class FakeController:
             self.assignment = Assignment(version=self.assignment.version + 1, engine=engine)
             self._changed.notify_all()
 
-    async def wait_for_phase(self, phase: EnginePhase, engine_id: str = "e1") -> EngineReport:
-        async with asyncio.timeout(10), self._changed:
+    async def leave(self) -> None:
+        """Ends the long polls, so that a server can go down."""
+        async with self._changed:
+            self.away = True
+            self._changed.notify_all()
+
+    async def wait_for_phase(
+        self, phase: EnginePhase, engine_id: str = "e1", timeout_s: float = 10
+    ) -> EngineReport:
+        async with asyncio.timeout(timeout_s), self._changed:
             while True:
                 for report in self.reports:
                     if report and (report.engine_id, report.phase) == (engine_id, phase):
                         return report
                 await self._changed.wait()
 
-    async def wait_for_registrations(self, count: int) -> HostRegistration:
-        async with asyncio.timeout(10), self._changed:
+    async def wait_for_registrations(self, count: int, timeout_s: float = 10) -> HostRegistration:
+        async with asyncio.timeout(timeout_s), self._changed:
             await self._changed.wait_for(lambda: len(self.registrations) >= count)
         return self.registrations[count - 1]
 
