@@ -1,4 +1,4 @@
-"""The ruler of rulers. What it finds is `python -m loadtests.truth`'s to say, on a quiet machine."""
+"""The ruler of rulers: what it finds on a quiet machine, `python -m loadtests.truth` says."""
 
 import pytest
 
