@@ -26,6 +26,9 @@ from serving.protocol import (
     StartPhase,
 )
 
+KEPT_LOGS = 20
+"""Logs of engines that are kept for each model."""
+
 GONE_TIMEOUT_S = 10.0
 """Patience with a launcher that has to end an engine; closing its connection is the last word."""
 
@@ -76,7 +79,8 @@ class EngineRun:
         self._lease: Lease | None = None
         self._client: EngineClient | None = None
         self._token = secrets.token_urlsafe(32)
-        self._log_path = around.log_dir / f"{assignment.manifest.name}-{assignment.engine_id}.log"
+        folder = around.log_dir.absolute() / "engines" / assignment.manifest.name
+        self._log_path = folder / f"{assignment.engine_id}.log"
         self._report = EngineReport(
             engine_id=assignment.engine_id,
             model=assignment.manifest.name,
@@ -116,12 +120,13 @@ class EngineRun:
         """Raises when the engine ends by itself; else it goes on until it is cancelled."""
         manifest, around = self._assignment.manifest, self._around
         folder = await asyncio.to_thread(around.resolve, manifest.source, around.cache_dir)
+        await asyncio.to_thread(_prune_logs, self._log_path.parent)
         request = SpawnRequest(
             engine_id=self._assignment.engine_id,
             args=vllm_arguments(manifest, folder),
             environment=vllm_environment(manifest, around.accelerators),
             token=self._token,
-            log_path=self._log_path.absolute(),
+            log_path=self._log_path,
             address=around.address,
             memory_gib=manifest.resources.memory_gib,
             gpus=around.accelerators,
@@ -257,6 +262,13 @@ class EngineRun:
             error=self._report.error,
         )
         self._on_change()
+
+
+def _prune_logs(folder: Path) -> None:
+    """Removes the oldest logs of a model: each start of an engine leaves one."""
+    logs_by_age = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
+    for path in logs_by_age[: -KEPT_LOGS + 1]:
+        path.unlink(missing_ok=True)
 
 
 async def _cancel(*tasks: "asyncio.Task[Any]") -> None:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from models.errors import BadRequestError, UpstreamError
+from models.errors import BadRequestError, UnavailableError, UpstreamError
 from serving.engine import causes
 from serving.protocol import StartPhase
 
@@ -106,9 +106,17 @@ def pre_import() -> str:
 
     Returns:
         Name and version of the build, as `vllm 0.32.0`.
+
+    Raises:
+        UnavailableError: If vLLM is not installed, or is of a version that this module cannot run.
     """
-    for name in _WARM_MODULES:
-        importlib.import_module(name)
+    try:
+        for name in _WARM_MODULES:
+            importlib.import_module(name)
+    except ImportError as exc:
+        raise UnavailableError(
+            f"vLLM 0.32 cannot be imported: {exc}", hint="install penstock[cpu] or penstock[gpu]"
+        ) from exc
     import torch._dynamo.trace_rules
     from vllm.platforms import current_platform
     from vllm.version import __version__

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from models.errors import BadRequestError
-from serving.engine.launcher import Launcher
+from serving.engine.launch_server import LaunchServer
 from serving.engine.socket_claim import claim_socket
 from serving.protocol import StartPhase
 
@@ -46,4 +46,4 @@ def serve(
 
 if __name__ == "__main__":
     with claim_socket(Path(sys.argv[1])) as claim:
-        Launcher(claim, serve, build="stub 1").run()
+        LaunchServer(claim, serve, build="stub 1").run()

@@ -1,6 +1,7 @@
 """One engine's life against a launcher and an engine in the test's hand."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from models.errors import SourceError
-from serving.engine.engine_run import EngineRun, Surroundings
+from serving.engine.engine_run import KEPT_LOGS, EngineRun, Surroundings
 from serving.engine.launch_protocol import Exited, Forked, Refused
 from serving.protocol import EnginePhase, EngineReport, StartPhase
 from tests.serving.engine.fakes import BIRTH, FakeEngine, FakeLauncher, assignment, no_download
@@ -229,3 +230,17 @@ async def test_stop_during_the_start_ends_it_at_once(
         watched.run.stop()
         await watched.until_phase(EnginePhase.STOPPED)
         assert launcher.leases[0].given_up
+
+
+async def test_old_logs_of_the_model_are_removed(around: Surroundings, tmp_path: Path) -> None:
+    folder = tmp_path / "engines" / "tiny"
+    folder.mkdir(parents=True)
+    for age in range(KEPT_LOGS + 5):
+        log = folder / f"old-{age}.log"
+        log.touch()
+        os.utime(log, (1000.0 - age, 1000.0 - age))
+    async with running(around) as watched:
+        report = await watched.until_phase(EnginePhase.READY)
+    assert report.log_path == str(folder / "e1.log")
+    left = {path.name for path in folder.iterdir()}
+    assert left == {f"old-{age}.log" for age in range(KEPT_LOGS - 1)}  # and room for the new one

@@ -27,7 +27,7 @@ from serving.engine.launch_protocol import (
 from serving.engine.launcher_client import Lease, SocketLauncher
 from serving.protocol import StartPhase
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 @dataclass
@@ -55,7 +55,10 @@ def start(path: Path) -> Process:
     popen = subprocess.Popen(command)
     deadline = time.monotonic() + PATIENCE_S
     while not answers(path):
-        assert popen.poll() is None and time.monotonic() < deadline
+        if popen.poll() is not None or time.monotonic() > deadline:
+            popen.kill()
+            popen.wait()
+            raise AssertionError("the launcher did not start")
         os.sched_yield()
     return Process(popen, path)
 
