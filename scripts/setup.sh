@@ -71,7 +71,7 @@ install() {
     shift
     pip "${INSTALL[@]}" --no-deps "$@" 2>&1 | tee -a "$LOG" | while IFS= read -r line; do
         case $line in
-            Collecting* | Requirement*)
+            Collecting* | Processing* | Requirement*)
                 found=$((found + 1))
                 if [[ -t 2 ]]; then
                     printf '\r  %d of %d packages found' "$found" "$total" >&2

@@ -44,6 +44,7 @@ class Blueprint:
             # One OpenMP thread for each engine: two engines with two each would block each other.
             environment=self._base()
             | {"PENSTOCK_LAUNCHER_SOCKET": str(path), "OMP_NUM_THREADS": "1"},
+            folder=self.layout.data_dir,
             log_path=self.layout.log("launcher"),
             is_ready=lambda: probes.accepts(path),
         )
@@ -78,6 +79,7 @@ class Blueprint:
                 "PENSTOCK_RAY_TOKEN_PATH": str(self.layout.ray_token_file),
                 "PENSTOCK_POOLS": json.dumps({"cpu": self.hosts}),
             },
+            folder=self.layout.data_dir,
             log_path=self.layout.log("controller"),
             is_ready=lambda: probes.is_ok(self.ports["controller"], "/health"),
         )
@@ -93,6 +95,7 @@ class Blueprint:
                 "PENSTOCK_GATEWAY_PORT": str(self.ports["gateway"]),
                 "PENSTOCK_GATEWAY_STATE_DIR": str(self.layout.gateway_dir),
             },
+            folder=self.layout.data_dir,
             log_path=self.layout.log("gateway"),
             is_ready=lambda: probes.is_ok(self.ports["gateway"], "/ready"),
             stop_timeout_s=drain_timeout_s + 5.0,
@@ -128,8 +131,5 @@ def of_caller(
 
 
 def module(name: str) -> tuple[str, ...]:
-    """The command that runs a module with this very Python.
-
-    -P keeps the current folder off the import path: our package names are generic.
-    """
-    return (sys.executable, "-P", "-m", name)
+    """The command that runs a module with this very Python."""
+    return (sys.executable, "-m", name)

@@ -66,6 +66,10 @@ class AdminClient:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes its connections."""
         self._client.close()
 
     def status(self) -> PlatformView:

@@ -43,12 +43,11 @@ def bring_up(
     """
     manifest = builtin_manifest()
     insider = Insider(plan.controller_url, plan.internal_token)
+    admin = AdminClient(plan.controller_url, admin_key) if admin_key else None
     try:
-        if admin_key is not None:
-            with AdminClient(plan.controller_url, admin_key) as admin:
-                if manifest.name not in [model.name for model in admin.models()]:
-                    admin.apply(manifest)
-        _wake(insider, manifest.name, until, say)
+        if admin and manifest.name not in [model.name for model in admin.models()]:
+            admin.apply(manifest)
+        _wake(insider, admin, manifest.name, until, say)
     except ModelNotFoundError:
         say(f"the built-in model is not deployed: `penstock deploy {manifest.source}`")
         return None, None
@@ -56,10 +55,18 @@ def bring_up(
         return manifest.name, exc
     finally:
         insider.close()
+        if admin:
+            admin.close()
     return manifest.name, None
 
 
-def _wake(insider: Insider, name: str, until: Until, say: Callable[[str], None]) -> None:
+def _wake(
+    insider: Insider,
+    admin: AdminClient | None,
+    name: str,
+    until: Until,
+    say: Callable[[str], None],
+) -> None:
     """Holds demand for a model up until it is ready.
 
     Raises:
@@ -80,8 +87,10 @@ def _wake(insider: Insider, name: str, until: Until, say: Callable[[str], None])
                 raise ModelNotFoundError(f"model {name} is not deployed")
             return False
         if route.state is ModelState.FAILED:
+            # The route's reason is for tenants, the admin API's for operators.
+            reason = admin.model(name).reason if admin else route.reason
             raise UnavailableError(
-                f"model {name} failed: {route.reason}",
+                f"model {name} failed: {reason}",
                 hint=f"`penstock logs {name}` and `penstock get events` tell more",
             )
         return bool(route.endpoints)

@@ -42,6 +42,9 @@ class PartSpec:
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str]
+    folder: Path
+    """Its current folder, and thereby on its import path and on that of Ray's workers: our package
+    names are generic, so it must be none in which an operator keeps things called `models`."""
     log_path: Path
     is_ready: Callable[[], bool]
     """Asked until it is true, after each start; must return within a second or so."""
@@ -109,6 +112,7 @@ class Part:
         with self.spec.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 self.spec.command,
+                cwd=self.spec.folder,
                 env=dict(self.spec.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -50,7 +50,7 @@ def make_spec(
     """
     token = secret(layout.ray_token_file)
     command = (
-        sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--head", "--block",
+        sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block",
         "--temp-dir", str(layout.ray_dir),
         "--node-ip-address", "127.0.0.1",
         "--port", "0",
@@ -87,6 +87,7 @@ def make_spec(
             "DASHBOARD_METRIC_PORT": str(metrics_port),
             "OMP_NUM_THREADS": "1",
         },
+        folder=layout.data_dir,
         log_path=layout.log("ray"),
         # The dashboard's REST API scales the pools.
         is_ready=lambda: probes.is_ok(dashboard_port, "/api/version", token),

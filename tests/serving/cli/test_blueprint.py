@@ -47,6 +47,7 @@ def test_every_part_bears_mark_and_folder(plan: Blueprint) -> None:
     for part in parts(plan):
         assert part.environment[MARK_VARIABLE] == "the-mark"
         assert part.environment["PENSTOCK_DATA_DIR"] == str(plan.layout.data_dir)
+        assert part.folder == plan.layout.data_dir
         assert part.log_path.parent == plan.layout.logs_dir
 
 

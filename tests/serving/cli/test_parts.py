@@ -46,6 +46,7 @@ def make_spec(folder: Path, name: str, program: str, **fields: object) -> PartSp
         name=name,
         command=(sys.executable, "-c", program),
         environment={MARK_VARIABLE: MARK},
+        folder=folder,
         log_path=log_path,
         **(defaults | fields),  # type: ignore[arg-type]
     )
@@ -134,6 +135,7 @@ def test_parts_stop_group_after_group(supervisor: Supervisor, tmp_path: Path) ->
                 name=name,
                 command=(*spec.command, f"{name} "),
                 environment=spec.environment,
+                folder=spec.folder,
                 log_path=spec.log_path,
                 is_ready=spec.is_ready,
             )
