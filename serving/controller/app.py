@@ -96,7 +96,8 @@ async def running(
         telemetry = Telemetry()
         loop = ControlLoop(settings, registry, events, telemetry)
         controller = Controller(settings, store, registry, identities, events, telemetry, loop)
-        tasks: list[Coroutine[None, None, None]] = [loop.run(), events.run(), identities.run()]
+        await stack.enter_async_context(_database_tasks(controller))
+        tasks: list[Coroutine[None, None, None]] = [loop.run()]
         if settings.ray_dashboard_url is not None:
             keeper = PoolKeeper(
                 settings.pools,
@@ -118,25 +119,46 @@ async def _flush(events: EventLog) -> None:
 
 
 @asynccontextmanager
+async def _database_tasks(controller: Controller) -> AsyncIterator[None]:
+    """Writes events and reads keys meanwhile; lets the last query end before the store closes."""
+    stop = asyncio.Event()
+    tasks = [
+        _spawn(controller, controller.events.run(stop)),
+        _spawn(controller, controller.identities.run(stop)),
+    ]
+    try:
+        yield
+    finally:
+        stop.set()
+        controller.events.wake()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
 async def _in_background(
     controller: Controller, work: list[Coroutine[None, None, None]]
 ) -> AsyncIterator[None]:
-    """Runs the coroutines meanwhile. One that dies takes the process along, to be restarted."""
-
-    def note_death(task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (exc := task.exception()) is not None:
-            log.critical("background_task_died", exc_info=exc)
-            controller.broken = True
-
-    tasks = [asyncio.create_task(coroutine) for coroutine in work]
-    for task in tasks:
-        task.add_done_callback(note_death)
+    """Runs the coroutines meanwhile, and cancels them."""
+    tasks = [_spawn(controller, coroutine) for coroutine in work]
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _spawn(controller: Controller, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    """A task that takes the process along if it dies: the process is restarted then."""
+
+    def note_death(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            log.critical("background_task_died", exc_info=exc)
+            controller.broken = True
+
+    task = asyncio.create_task(coroutine)
+    task.add_done_callback(note_death)
+    return task
 
 
 class Server(uvicorn.Server):

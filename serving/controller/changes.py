@@ -40,3 +40,13 @@ class Changes:
         except TimeoutError:
             return False
         return True
+
+
+async def stopped_within(stop: asyncio.Event, seconds: float) -> bool:
+    """Sleeps, but not beyond the stop; whether that came."""
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return False
+    return True

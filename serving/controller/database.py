@@ -4,7 +4,7 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from alembic import command
@@ -39,6 +39,8 @@ async def open_database(url: str) -> AsyncEngine:
     """
     with translated(url):
         engine = _make_engine(url)
+        if engine.url.get_backend_name() == "sqlite" and engine.url.database:
+            await asyncio.to_thread(_try_file, engine.url.database)
     try:
         await migrate(engine, url)
     except BaseException:
@@ -91,6 +93,12 @@ def _make_engine(url: str) -> AsyncEngine:
     )
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     return engine
+
+
+def _try_file(path: str) -> None:
+    """Opens the file once without aiosqlite, whose thread outlives a connection that failed."""
+    with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)) as connection:
+        connection.execute("PRAGMA schema_version")
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:

@@ -4,6 +4,7 @@ events beyond PENDING_MAX, and nothing else."""
 import asyncio
 import time
 
+from serving.controller.changes import stopped_within
 from serving.controller.database import DatabaseError
 from serving.controller.store import Store, StoredEvent
 from serving.logs import get_logger
@@ -47,14 +48,23 @@ class EventLog:
                 self._pending = (batch + self._pending)[-PENDING_MAX:]
                 raise
 
-    async def run(self) -> None:
-        """Writes events as they come, until it is cancelled."""
+    def wake(self) -> None:
+        """Has `run` look whether it was stopped."""
+        self._wanted.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Writes events as they come; ends when it is woken after `stop`.
+
+        Cancelled amid a write it would leave the database's thread behind.
+        """
         while True:
             await self._wanted.wait()
+            if stop.is_set():
+                return
             self._wanted.clear()
             try:
                 await self.flush()
             except DatabaseError as exc:
                 log.warning("events_not_written", error=str(exc), pending=len(self._pending))
                 self._wanted.set()
-                await asyncio.sleep(WRITE_RETRY_S)
+                await stopped_within(stop, WRITE_RETRY_S)

@@ -3,7 +3,7 @@
 import asyncio
 
 from models.errors import ForbiddenError, UnauthenticatedError
-from serving.controller.changes import Changes
+from serving.controller.changes import Changes, stopped_within
 from serving.controller.database import DatabaseError
 from serving.controller.keys import find_key
 from serving.controller.store import Store
@@ -35,10 +35,9 @@ class Identities:
             self._keys = keys
             self.changes.bump()
 
-    async def run(self) -> None:
-        """Refreshes until it is cancelled."""
-        while True:
-            await asyncio.sleep(REFRESH_S)
+    async def run(self, stop: asyncio.Event) -> None:
+        """Refreshes until it is stopped; cancelled amid a query it would leave a thread behind."""
+        while not await stopped_within(stop, REFRESH_S):
             try:
                 await self.refresh()
             except DatabaseError as exc:

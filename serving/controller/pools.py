@@ -25,7 +25,7 @@ PREFIX = "penstock-"
 CHECK_S = 5.0
 SETTLING_S = 0.25
 """Between checks while Ray has not yet what the last check asked for."""
-BACKOFF_S = (0.5, 1.0, 2.0, 5.0)
+BACKOFF_S = (0.25, 0.5, 1.0)
 REQUEST_TIMEOUT_S = 30.0
 RETRY_FAILED_S = 30.0
 AWAY_AFTER_S = 20.0

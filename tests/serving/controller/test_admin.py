@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from serving.protocol import EnginePhase
 from serving.views import EngineView, EventView, HostView, Items, ModelView, PlatformView
@@ -220,3 +222,26 @@ async def test_controller_tells_its_health_and_metrics_without_a_key(served: Ser
     text = (await served.anonymous.get("/metrics")).text
     assert 'penstock_engines_wanted{model="guide"} 0.0' in text
     assert 'penstock_hosts{pool="cpu",state="free"} 0.0' in text
+
+
+async def test_admin_api_answers_503_and_serves_on_while_the_database_is_away(
+    served: Served, database_url: str
+) -> None:
+    await served.deploy()
+    engine = create_async_engine(database_url)
+    async with engine.begin() as connection:
+        for table in ("events", "revisions", "models", "keys"):
+            await connection.execute(text(f"ALTER TABLE {table} RENAME TO {table}_away"))
+    for response in (await served.deploy("other"), await served.admin.get("/admin/v1/events")):
+        assert response.status_code == 503
+        assert response.json()["error"]["code"] == "database_unavailable"
+        assert "sqlite3" not in response.text
+    assert len((await served.admin.get("/admin/v1/models")).json()["items"]) == 1
+    assert (await served.routes()).models[0].name == "guide"
+    async with engine.begin() as connection:
+        for table in ("events", "revisions", "models", "keys"):
+            await connection.execute(text(f"ALTER TABLE {table}_away RENAME TO {table}"))
+    await engine.dispose()
+    assert (await served.deploy("other")).status_code == 201
+    kinds = [e["kind"] for e in (await served.admin.get("/admin/v1/events")).json()["items"]]
+    assert kinds == ["deployed", "deployed"]

@@ -1,5 +1,6 @@
 """The control loop, with a clock turned by hand: deploys, wakes, sleeps and all that dies."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -42,6 +43,18 @@ async def test_loop_wakes_a_model_on_demand_and_routes_it_when_it_is_ready(world
     assert route.endpoints[0].slots == 64
     assert route.max_model_len == 512
     assert world.told[-2:] == ["woken", "ready"]
+
+
+async def test_loop_decides_on_demand_without_waiting_for_its_tick(world: World) -> None:
+    host = world.host("h1")
+    await world.deploy()
+    task = asyncio.create_task(world.loop.run())
+    await asyncio.sleep(0)
+    world.ask(queued=1)
+    for _ in range(5):  # turns of the event loop, in which no time passes for a timer
+        await asyncio.sleep(0)
+    assert host.assigned is not None
+    task.cancel()
 
 
 async def test_loop_marks_each_phase_of_a_start_in_order(world: World) -> None:
