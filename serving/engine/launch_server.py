@@ -72,7 +72,6 @@ class LaunchServer:
         fork_obstacle: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._claim = claim
-        self._listener = claim.listen()
         self._serve = serve
         self._build = build
         self._fork_obstacle = fork_obstacle
@@ -82,17 +81,20 @@ class LaunchServer:
         self._stopping = False
         self._wakeup, self._wakeup_end = socket.socketpair()
 
-    def run(self) -> None:
+    def run(self, on_listening: Callable[[], None] = lambda: None) -> None:
         """Serves until SIGTERM or SIGINT; then ends all engines and returns."""
         lifeline.adopt_orphans()
-        for end in (self._listener, self._wakeup, self._wakeup_end):
+        for end in (self._wakeup, self._wakeup_end):
             end.setblocking(False)
         signal.set_wakeup_fd(self._wakeup_end.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         self._selector.register(self._wakeup, selectors.EVENT_READ, self._drain_wakeup)
+        listener = self._claim.listen()
+        listener.setblocking(False)
+        self._selector.register(listener, selectors.EVENT_READ, partial(self._accept, listener))
+        on_listening()
         while not self._stopping or self._engines:
             for key, _ in self._selector.select(self._timeout_s()):
                 if self._selector.get_map().get(key.fd) is key:  # not closed by one before it
@@ -102,8 +104,11 @@ class LaunchServer:
 
     # --- hosts ----------------------------------------------------------------------------------
 
-    def _accept(self) -> None:
-        connection, _ = self._listener.accept()
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            connection, _ = listener.accept()
+        except OSError:  # the caller has left again
+            return
         connection.setblocking(False)
         caller = _Caller(connection)
         self._callers.add(caller)
@@ -210,7 +215,7 @@ class LaunchServer:
         signal.set_wakeup_fd(-1)
         self._selector.close()
         self._claim.abandon()
-        for end in (self._listener, self._wakeup, self._wakeup_end):
+        for end in (self._wakeup, self._wakeup_end):
             end.close()
         for caller in self._callers:
             caller.connection.close()

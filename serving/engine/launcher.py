@@ -31,8 +31,9 @@ def main() -> int:
             build = vllm_adapter.pre_import()
             logs.configure("launcher")  # again: some of the imports set up logging of their own
             server = LaunchServer(claim, vllm_adapter.serve, build, vllm_adapter.fork_obstacle)
-            _log.info("ready", build=build, socket=str(settings.launcher_socket))
-            server.run()
+            server.run(
+                lambda: _log.info("ready", build=build, socket=str(settings.launcher_socket))
+            )
     except PenstockError as exc:
         _log.error("cannot_start", error=str(exc), hint=exc.hint)
         return exc.exit_code

@@ -27,6 +27,7 @@ class Claim:
     def __init__(self, path: Path, lock_fd: int) -> None:
         self._path = path
         self._lock_fd = lock_fd
+        self._listener: socket.socket | None = None
         before = Path(os.fsdecode(os.pread(lock_fd, 4096, 0)))
         if before.name.startswith(SCRATCH_PREFIX):
             shutil.rmtree(before, ignore_errors=True)
@@ -44,10 +45,13 @@ class Claim:
         finally:
             os.umask(previous)
         listener.listen(128)
+        self._listener = listener
         return listener
 
     def abandon(self) -> None:
         """Lets a forked child not hold the claim: a lock lives as long as any copy of it."""
+        if self._listener is not None:
+            self._listener.close()
         os.close(self._lock_fd)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from models.errors import BadRequestError
+from serving import logs
 from serving.engine.launch_server import LaunchServer
 from serving.engine.socket_claim import claim_socket
 from serving.protocol import StartPhase
@@ -45,5 +46,7 @@ def serve(
 
 
 if __name__ == "__main__":
+    logs.configure("launcher")
     with claim_socket(Path(sys.argv[1])) as claim:
-        LaunchServer(claim, serve, build="stub 1").run()
+        server = LaunchServer(claim, serve, build="stub 1")
+        server.run(lambda: print("listening", flush=True))

@@ -3,10 +3,8 @@
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -52,20 +50,16 @@ def launcher(tmp_path: Path) -> Iterator[Process]:
 
 def start(path: Path) -> Process:
     command = [sys.executable, "-m", "tests.serving.engine.stub_launcher", str(path)]
-    popen = subprocess.Popen(command)
-    deadline = time.monotonic() + PATIENCE_S
-    while not answers(path):
-        if popen.poll() is not None or time.monotonic() > deadline:
-            popen.kill()
-            popen.wait()
-            raise AssertionError("the launcher did not start")
-        os.sched_yield()
+    read_fd, write_fd = os.pipe()
+    with os.fdopen(read_fd, "rb") as output:
+        popen = subprocess.Popen(command, stdout=write_fd)
+        os.close(write_fd)
+        first_line = output.readline()
+    if first_line != b"listening\n":
+        popen.kill()
+        popen.wait()
+        raise AssertionError("the launcher did not start")
     return Process(popen, path)
-
-
-def answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        return path.exists() and probe.connect_ex(str(path)) == 0
 
 
 @dataclass
