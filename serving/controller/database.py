@@ -1,16 +1,11 @@
 """Opens the registry's database and brings its schema up to date."""
 
 import asyncio
-import logging
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.util.exc import CommandError
-from sqlalchemy import Connection, event, make_url
+from sqlalchemy import Connection, event, inspect, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -18,11 +13,9 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from models.errors import UnavailableError
 
-MIGRATIONS = Path(__file__).parent / "migrations"
+HEAD = "0001"
+"""The newest migration; a database that has it is opened without looking further."""
 BUSY_TIMEOUT_S = 5.0
-
-# Alembic tells the dialect at each start, which is no news.
-logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 class DatabaseError(UnavailableError):
@@ -71,11 +64,6 @@ def translated(url: str) -> Iterator[None]:
             hint="as sqlite+aiosqlite:////var/lib/penstock/penstock.db or "
             "postgresql+asyncpg://user@server/penstock (with the extra `postgres`)",
         ) from exc
-    except CommandError as exc:
-        raise DatabaseError(
-            f"the schema of {_shown(url)} cannot be migrated: {_first_line(exc)}",
-            hint="it was written by a newer version of Penstock; install that one",
-        ) from exc
     except (SQLAlchemyError, OSError, sqlite3.Error) as exc:
         cause = getattr(exc, "orig", None) or exc
         raise DatabaseError(
@@ -111,14 +99,20 @@ def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) ->
 
 
 def _migrate(connection: Connection, revision: str) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
-    if revision == "base":
-        command.downgrade(config, revision)
-    else:
-        command.upgrade(config, revision)
+    if revision == "head" and _version(connection) == HEAD:
+        return
+    from serving.controller.schema import migrate_to
+
+    migrate_to(connection, revision)
+
+
+def _version(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    version: str | None = connection.execute(
+        text("SELECT version_num FROM alembic_version")
+    ).scalar()
+    return version
 
 
 def _shown(url: str) -> str:

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from serving.controller.database import DatabaseError, migrate, open_database
+from serving.controller.database import HEAD, DatabaseError, migrate, open_database
+from serving.controller.schema import MIGRATIONS
 from serving.controller.store import EVENTS_KEPT, Store, StoredEvent
 from serving.controller.tables import METADATA
 from tests.serving.controller.world import manifest
@@ -40,6 +42,10 @@ async def test_migrations_make_the_declared_tables_and_take_them_away(tmp_path: 
     await migrate(engine, database_url)
     assert (await tables(database_url)).keys() == {*declared, "alembic_version"}
     await engine.dispose()
+
+
+def test_migrations_end_where_the_code_says() -> None:
+    assert ScriptDirectory(str(MIGRATIONS)).get_current_head() == HEAD
 
 
 async def test_migrations_match_the_declared_constraints(database_url: str) -> None:
