@@ -102,10 +102,9 @@ class Session:
         checks.require_memory()
         self.layout.make()
         with only_one(self.layout), self._signals():
-            self._clear_leftovers()
-            plan = self._plan()
             try:
-                self._start(plan)
+                self._clear_leftovers()
+                self._start(self._plan())
                 self._watch()
             except StoppedError:
                 pass
@@ -114,6 +113,7 @@ class Session:
                 raise
             finally:
                 self._stop()
+                shutil.rmtree(self.layout.runtime_dir, ignore_errors=True)
 
     # --- start ----------------------------------------------------------------------------------
 
@@ -222,7 +222,6 @@ class Session:
         write_state(self.layout, self.state)
         self.supervisor.stop(STOP_ORDER)
         leftovers.end(self.state)
-        shutil.rmtree(self.layout.runtime_dir, ignore_errors=True)
         self.layout.state_file.unlink(missing_ok=True)
         self.report.line("stopped")
 

@@ -1,11 +1,13 @@
 """`up` and `down` as far as no part is started; the rest is tested on a real platform."""
 
 import io
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections import namedtuple
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,11 +30,11 @@ Memory = namedtuple("Memory", "available")
 
 
 @pytest.fixture
-def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+def layout(tmp_path: Path) -> Iterator[Layout]:
     layout = Layout.of(tmp_path / "data")
     layout.make()
-    return layout
+    yield layout
+    shutil.rmtree(layout.runtime_dir, ignore_errors=True)
 
 
 def test_port_in_use_is_told_before_anything_starts(run: Run, layout: Layout) -> None:
@@ -43,6 +45,7 @@ def test_port_in_use_is_told_before_anything_starts(run: Run, layout: Layout) ->
     assert f"port {port} is in use" in outcome.err
     assert "hint: " in outcome.err
     assert not layout.state_file.exists()
+    assert not layout.runtime_dir.exists()
 
 
 def test_failure_of_a_detached_platform_is_that_of_the_command(run: Run, layout: Layout) -> None:
