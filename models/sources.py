@@ -3,10 +3,6 @@
 import json
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
-from huggingface_hub.errors import RevisionNotFoundError as HubRevisionNotFoundError
-
 from models.errors import SourceError
 
 BUILTIN_DIR = Path(__file__).parent / "demo"
@@ -113,6 +109,10 @@ def _builtin(name: str) -> Path:
 
 
 def _fetch_hub(reference: str, cache_dir: Path) -> Path:
+    # Imported late: it takes half a second, and most processes only check a source's name.
+    from huggingface_hub import errors as hub
+    from huggingface_hub import snapshot_download
+
     repo, _, revision = reference.partition("@")
     try:
         return Path(
@@ -123,17 +123,17 @@ def _fetch_hub(reference: str, cache_dir: Path) -> Path:
                 allow_patterns=WANTED_FILES,
             )
         )
-    except GatedRepoError as exc:
+    except hub.GatedRepoError as exc:
         raise SourceError(
             f"hf://{repo} is gated", param="source", hint="accept its licence and set HF_TOKEN"
         ) from exc
-    except HubRevisionNotFoundError as exc:
+    except hub.RevisionNotFoundError as exc:
         raise SourceError(f"hf://{repo} has no revision {revision!r}", param="source") from exc
-    except RepositoryNotFoundError as exc:
+    except hub.RepositoryNotFoundError as exc:
         raise SourceError(
             f"hf://{repo} does not exist, or needs a token", param="source", hint="set HF_TOKEN"
         ) from exc
-    except (HfHubHTTPError, OSError, ValueError) as exc:
+    except (hub.HfHubHTTPError, OSError, ValueError) as exc:
         raise SourceError(
             f"hf://{repo} could not be fetched: {type(exc).__name__}",
             param="source",
