@@ -15,7 +15,7 @@ from pathlib import Path
 import uvloop
 from rich.console import Console
 
-from loadtests import versus
+from loadtests import capacity, versus
 from loadtests.client import Client, ServerError
 from loadtests.execute import Server, execute, prepare, recording, unix_time
 from loadtests.flags import parse, profile_from
@@ -23,6 +23,7 @@ from loadtests.measure import Outcome
 from loadtests.profile import Profile, ProfileError
 from loadtests.recordings import TraceError
 from loadtests.report import Report, lines, table, to_json, to_junit, tripped
+from loadtests.search import SearchError, parse_objectives
 
 OK, FAILED, USAGE, UNWRITTEN, UNUSABLE, INTERRUPTED = 0, 1, 2, 4, 6, 130
 PROGRESS_S = 2.0
@@ -140,6 +141,29 @@ def bench_versus(
     return OK if written else UNWRITTEN
 
 
+def bench_capacity(
+    server: Server, profile: Profile, parsed: argparse.Namespace, errors: Console
+) -> int:
+    """A search for the highest rate at which the SLO holds."""
+    objectives = parse_objectives(parsed.slo)
+    found = uvloop.run(
+        capacity.search(
+            server, profile, objectives, duration_s=parsed.duration or capacity.DURATION_S,
+            start_rps=parsed.start_rate, tell=errors.print,
+        )
+    )  # fmt: skip
+    data = capacity.to_json(server, objectives, found)
+    written = save([(parsed.save_json, data)], errors)
+    if parsed.output == "json":
+        emit(data)
+    else:
+        capacity.show(objectives, found, Console(highlight=False, soft_wrap=True))
+    if not found.rate_rps:
+        errors.print("NOT VALID: the SLO holds at no rate that was tried")
+        return FAILED
+    return OK if written else UNWRITTEN
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; gives back the exit code."""
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
@@ -148,11 +172,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     server = Server(parsed.url, parsed.api_key or environment, parsed.model)
     try:
         profile = profile_from(parsed)
-        run = bench if parsed.versus is None else bench_versus
+        run = (
+            bench_capacity if parsed.find_capacity
+            else bench if parsed.versus is None
+            else bench_versus
+        )  # fmt: skip
         return run(server, profile, parsed, errors)
     except (ProfileError, TraceError, ValueError) as error:
         errors.print(f"error: {error}")
         return USAGE
+    except SearchError as error:
+        errors.print(f"NOT VALID: {error}")
+        return FAILED
     except ServerError as error:
         errors.print(f"error: {error}")
         return UNUSABLE

@@ -54,6 +54,13 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--versus-model", help="default: the first that the second server lists")
     add("--pairs", type=int, default=10, metavar="N")
 
+    capacity = parser.add_argument_group("search for the capacity")
+    add = capacity.add_argument
+    add("--find-capacity", action="store_true",
+        help="find the highest rate at which --slo holds, in runs of --duration, 30 s")  # fmt: skip
+    add("--slo", default="ttft_p99=2,tpot_p99=0.1", metavar="SLO", help="default: %(default)s (s)")
+    add("--start-rate", type=float, default=1.0, metavar="RPS", help="where the search begins")
+
     told = parser.add_argument_group("what is told")
     add = told.add_argument
     add("--goodput", metavar="SLO", help="what each request is promised: ttft=2,tpot=0.1 (s)")

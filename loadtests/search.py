@@ -1,27 +1,35 @@
 """Finds the highest rate at which an SLO holds, from runs that are noisy. Pure: runs are given.
 
-A rate's score is the worst of its figures over their bounds: above 1 the SLO is broken. One run
-says little near the edge, where queues make latencies heavy-tailed, so a rate is measured again
-until a 90 % t-interval of the logarithm of its scores lies on one side of 1, or the rounds are used
-up; then the mean decides. The rate doubles until it is too high and is then bisected on a
-logarithmic scale; at last the edge is interpolated between the two nearest rates.
+An objective as `ttft_p99=2` says that at most 1 % of all requests, failed ones included, may take
+longer than 2 s. A rate's score is the share that did over the share that may, for the worst of its
+objectives: above 1 the SLO is broken. (Not the measured p99 over its bound: near the edge requests
+suffer in crowds, and the p99 of a short run is then too low more often than too high.) One run says
+little there, so a rate is measured again until a 90 % t-interval of its scores lies on one side of
+1, or the rounds are used up; then the mean decides. The rate doubles until it is too high and is
+then bisected on a logarithmic scale; at last the edge is interpolated between the nearest rates.
 """
 
 import math
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from loadtests.summary import Summary, figure
+from loadtests.measure import Outcome
+from loadtests.summary import Slo, figure, summarize
 
-MIN_ROUNDS = 2
-MAX_ROUNDS = 6
-MAX_FAILED_SHARE = 0.01
+MIN_ROUNDS = 4
+MIN_ROUNDS_FAR = 2
+FAR = 8.0
+"""A mean score this many times above or below 1 needs fewer rounds."""
+MAX_ROUNDS = 8
+MAX_INVALID = 3
+"""Runs at a rate that may be thrown away because the client was late: machines have hiccups."""
 MAX_DOUBLINGS = 16
-WORST = 1e3
-"""Score of a run in which a figure could not be measured, or requests failed."""
+FILLING = 0.1
+"""The first share of a run does not count: the queue is filling from nothing."""
 
-T_90 = {1: 6.31, 2: 2.92, 3: 2.35, 4: 2.13, 5: 2.02}
+T_90 = {1: 6.31, 2: 2.92, 3: 2.35, 4: 2.13, 5: 2.02, 6: 1.94, 7: 1.89}
 """Student's t for a two-sided 90 % interval, by degrees of freedom."""
 
 
@@ -31,10 +39,16 @@ class SearchError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """A figure and the most that it may be, as `ttft_p99=2` (seconds)."""
+    """A time that most requests must keep, as `ttft_p99=2` (seconds)."""
 
-    name: str
-    most: float
+    kind: str
+    """ttft, tpot or e2e."""
+    percent: float
+    most_s: float
+
+    def kept(self, outcome: Outcome) -> bool:
+        """Whether a request kept it."""
+        return Slo(**{f"{self.kind}_s": self.most_s}).holds(outcome)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +58,13 @@ class Probe:
     rate_rps: float
     scores: tuple[float, ...]
     """One for each round."""
-    worst: tuple[float | None, ...]
-    """The mean of each objective's figure over the rounds; None where it was not measured."""
+    figures_s: tuple[float | None, ...]
+    """Each objective's percentile as measured, the mean over the rounds; None where nothing was."""
 
     @property
     def score(self) -> float:
-        """The geometric mean of the scores."""
-        return math.exp(fmean(math.log(score) for score in self.scores))
+        """The mean of the scores."""
+        return fmean(self.scores)
 
     @property
     def holds(self) -> bool:
@@ -70,7 +84,7 @@ class Capacity:
     """By rate."""
 
 
-Measure = Callable[[float, int], Awaitable[Summary]]
+Measure = Callable[[float, int], Awaitable[Sequence[Outcome]]]
 """Runs at a rate, with a seed."""
 
 
@@ -82,11 +96,10 @@ def parse_objectives(text: str) -> tuple[Objective, ...]:
     """
     objectives: list[Objective] = []
     for pair in text.split(","):
-        name, _, bound = pair.strip().partition("=")
-        figure(_NOTHING, name)
-        objectives.append(Objective(name, float(bound)))
-        if not objectives[-1].most > 0:
-            raise ValueError(f"the bound of {name} is not positive")
+        matched = re.fullmatch(r"\s*(ttft|tpot|e2e)_p(50|90|95|99)\s*=\s*([\d.eE+-]+)\s*", pair)
+        if matched is None or not float(matched[3]) > 0:
+            raise ValueError(f"an objective is as ttft_p99=2, not {pair!r}")
+        objectives.append(Objective(matched[1], float(matched[2]), float(matched[3])))
     return tuple(objectives)
 
 
@@ -95,11 +108,13 @@ async def find_capacity(
     objectives: Sequence[Objective],
     *,
     start_rps: float,
+    least_rps: float = 0.0,
     precision: float = 0.02,
     seed: int = 0,
     tell: Callable[[Probe], None] | None = None,
 ) -> Capacity:
-    """Searches from `start_rps` until the edge is known to within the share `precision`.
+    """Searches from `start_rps` until the edge is known to within the share `precision`; not
+    below `least_rps`, where too few requests would come in a run to say anything.
 
     Raises:
         SearchError: A run was not valid: the client, not the server, was at its end.
@@ -124,6 +139,8 @@ async def find_capacity(
     else:
         for _ in range(MAX_DOUBLINGS):
             low, high = low / 2, low
+            if low < least_rps:
+                return _found(0.0, 0.0, probes)
             if await holds(low):
                 break
         else:
@@ -150,13 +167,19 @@ async def _probe(
 ) -> Probe:
     scores: list[float] = []
     figures: list[list[float | None]] = []
+    invalid = 0
     while len(scores) < MAX_ROUNDS and not _decided(scores):
-        summary = await measure(rate_rps, seed + len(scores))
+        outcomes = await measure(rate_rps, seed + len(scores))
+        counted = outcomes[int(len(outcomes) * FILLING) :]
+        summary = summarize(counted, 1.0)
         late = [said for said in summary.complaints if "late" in said]
         if late:
-            raise SearchError(f"at {rate_rps:g} requests/s {late[0]}")
-        figures.append([figure(summary, objective.name) for objective in objectives])
-        scores.append(_score(summary, figures[-1], objectives))
+            invalid += 1
+            if invalid > MAX_INVALID:
+                raise SearchError(f"at {rate_rps:g} requests/s {late[0]}")
+            continue
+        scores.append(max(_score(counted, objective) for objective in objectives))
+        figures.append([figure(summary, f"{o.kind}_p{o.percent:g}") for o in objectives])
     means: list[float | None] = []
     for column in zip(*figures, strict=True):
         measured = [value for value in column if value is not None]
@@ -164,30 +187,20 @@ async def _probe(
     return Probe(rate_rps, tuple(scores), tuple(means))
 
 
-def _score(
-    summary: Summary, figures: Sequence[float | None], objectives: Sequence[Objective]
-) -> float:
-    if summary.failed > MAX_FAILED_SHARE * summary.requests:
-        return WORST
-    worst = 1 / WORST
-    for value, objective in zip(figures, objectives, strict=True):
-        if value is None:
-            return WORST
-        worst = max(worst, value / objective.most)
-    return min(worst, WORST)
+def _score(outcomes: Sequence[Outcome], objective: Objective) -> float:
+    """The share of requests that broke the objective over the share that may; half a request more
+    in both counts, so that none at all is not infinitely far from the edge."""
+    broken = sum(not objective.kept(outcome) for outcome in outcomes)
+    allowed = len(outcomes) * (100 - objective.percent) / 100
+    return (broken + 0.5) / (allowed + 0.5)
 
 
 def _decided(scores: Sequence[float]) -> bool:
-    """Whether the scores lie on one side of 1 with confidence."""
-    if len(scores) < MIN_ROUNDS:
+    """Whether the mean of the scores lies on one side of 1 with confidence."""
+    if len(scores) < MIN_ROUNDS_FAR:
         return False
-    logs = [math.log(score) for score in scores]
-    margin = T_90[len(logs) - 1] * stdev(logs) / math.sqrt(len(logs))
-    return abs(fmean(logs)) > margin
-
-
-_NOTHING = Summary(
-    duration_s=1.0, completed=0, failed=0, failures={}, prompt_tokens=0, cached_tokens=0,
-    output_tokens=0, ttft=None, tpot=None, itl=None, e2e=None, lag=None, good=None,
-    usage_missing=0, prompts_off=0, peak_in_flight=0, complaints=(),
-)  # fmt: skip
+    far = not 1 / FAR < fmean(scores) < FAR
+    if len(scores) < MIN_ROUNDS and not far:
+        return False
+    margin = T_90[len(scores) - 1] * stdev(scores) / math.sqrt(len(scores))
+    return abs(fmean(scores) - 1) > margin
