@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 import psutil
 
 T = TypeVar("T")
@@ -104,6 +105,21 @@ class Platform:
 
     def model(self, name: str) -> dict[str, Any]:
         return next(model for model in self.items("models") if model["name"] == name)
+
+    def engine_metric(self, model: str, name: str) -> float:
+        """One of vLLM's metrics, from the model's only engine, asked as a gateway would."""
+        token = (self.data_dir / "internal-token").read_text().strip()
+        routes = httpx.get(
+            f"http://127.0.0.1:{self.state['ports']['controller']}/internal/v1/routes?after=0",
+            headers={"Authorization": f"Bearer {token}"},
+        ).json()
+        (route,) = [route for route in routes["models"] if route["name"] == model]
+        (endpoint,) = route["endpoints"]
+        text = httpx.get(
+            f"{endpoint['url']}/metrics", headers={"Authorization": f"Bearer {endpoint['token']}"}
+        ).text
+        lines = [line for line in text.splitlines() if line.startswith((name + "{", name + " "))]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
     def logs(self) -> str:
         """The ends of all parts' logs, for a failed assertion."""

@@ -172,25 +172,27 @@ def test_deleted_model_is_gone(platform: Platform, client: OpenAI, deployed) -> 
 
 
 def test_tenants_disconnect_aborts_in_the_engine(platform: Platform, client: OpenAI) -> None:
-    def running() -> float:
-        engine = next(e for e in platform.items("engines") if e["model"] == "guide")
-        return float(engine["in_flight"])
+    client.chat.completions.create(model="guide", messages=HELLO, max_tokens=1)
 
-    with (
-        httpx.Client() as raw,
-        raw.stream(
-            "POST",
-            f"{platform.url}/v1/chat/completions",
-            headers={"Authorization": f"Bearer {platform.api_key}"},
-            json={
-                "model": "guide",
-                "stream": True,
-                "messages": HELLO,
-                "max_tokens": 1900,
-                "ignore_eos": True,
-            },
-        ) as answer,
-    ):
+    def running() -> float:
+        return platform.engine_metric("guide", "vllm:num_requests_running")
+
+    def generated() -> float:
+        return platform.engine_metric("guide", "vllm:generation_tokens_total")
+
+    before = generated()
+    body = {
+        "model": "guide",
+        "stream": True,
+        "messages": HELLO,
+        "n": 16,
+        "max_tokens": 1900,
+        "ignore_eos": True,
+    }
+    headers = {"Authorization": f"Bearer {platform.api_key}"}
+    url = f"{platform.url}/v1/chat/completions"
+    with httpx.Client() as raw, raw.stream("POST", url, headers=headers, json=body) as answer:
         next(answer.iter_bytes())
-        eventually(lambda: running() == 1, 5, "the request runs")
-    eventually(lambda: running() == 0, 5, "the request is aborted")
+        assert running() > 0
+    eventually(lambda: running() == 0, 10, "the request is aborted")
+    assert generated() - before < 16 * 1900
