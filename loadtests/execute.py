@@ -15,7 +15,7 @@ from loadtests.profile import Closed, Open, Profile
 from loadtests.prompts import Prompts, counter, learn
 from loadtests.recordings import Trace, load, scale
 from loadtests.runner import OnOutcome, Run, closed_loop, open_loop
-from loadtests.workload import Chat, Session, Target, replay
+from loadtests.workload import Chat, Length, Session, Target, replay
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,8 @@ async def _warm_up(prepared: Prepared, profile: Profile, seed: int) -> None:
     """
     if not profile.warmup:
         return
-    warm = Chat(completion=_completions(profile), kind="warmup")
+    # Short, so that they fit the context of any model.
+    warm = Chat(Length(32), Length(8), completion=_completions(profile), kind="warmup")
     sessions = warm.sessions(prepared.target, prepared.prompts, seed)
     run = await closed_loop(
         prepared.client.measure, islice(sessions, profile.warmup), concurrency=1,

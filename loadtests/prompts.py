@@ -28,6 +28,9 @@ CANDIDATES = tuple(
     "a b c d e f g h i j k l m n o p q r s t u v w x y z".split()
 )
 
+ENOUGH_WORDS = 64
+"""With so many words no two random prompts share a block of 16 tokens by chance."""
+
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 Count = Callable[[str], Awaitable[int]]
@@ -37,8 +40,11 @@ Count = Callable[[str], Awaitable[int]]
 class Prompts:
     """Makes texts of an exact length.
 
+    Every text begins with the same word: at the beginning, with no space before it, a word may be
+    another number of tokens, and what that one takes there is part of the overhead.
+
     Args:
-        words: Words that are one token each.
+        words: Words that are one token each after another word; the first one begins all texts.
         overhead: Tokens that a prompt has beyond its words: template, beginning of text.
     """
 
@@ -46,13 +52,19 @@ class Prompts:
         self.words = tuple(words)
         self.overhead = overhead
 
-    def text(self, tokens: int, rng: random.Random) -> str:
-        """A text that makes the whole prompt `tokens` long; at least one word in any case."""
-        return " ".join(rng.choices(self.words, k=max(1, tokens - self.overhead)))
+    def text(self, tokens: int, rng: random.Random, start: Sequence[str] = ()) -> str:
+        """A text that makes the whole prompt `tokens` long, and begins with `start` after its first
+        word; longer only where `start` does not fit."""
+        missing = max(0, tokens - self.overhead - 1 - len(start))
+        return " ".join([self.words[0], *start, *self.draw(missing, rng)])
 
     def part(self, tokens: int, rng: random.Random) -> str:
-        """A part of a text, `tokens` long wherever it stands between other words."""
-        return " ".join(rng.choices(self.words, k=tokens))
+        """A text that adds about `tokens` to a prompt: what surrounds it may add some."""
+        return " ".join(self.draw(tokens, rng))
+
+    def draw(self, count: int, rng: random.Random) -> list[str]:
+        """Words of one token each, after another word."""
+        return rng.choices(self.words, k=count)
 
 
 async def learn(count: Count, candidates: Sequence[str] = CANDIDATES) -> Prompts:
@@ -63,8 +75,12 @@ async def learn(count: Count, candidates: Sequence[str] = CANDIDATES) -> Prompts
     """
     anchor = await _anchor(count, candidates)
     base = await count(f"{anchor} {anchor}")
-    words = await _single(count, [word for word in candidates if word != anchor], anchor, base)
-    words.append(anchor)
+    words = [anchor]
+    others = [word for word in candidates if word != anchor]
+    for start in range(0, len(others), 16):
+        if len(words) >= ENOUGH_WORDS:
+            break
+        words += await _single(count, others[start : start + 16], anchor, base)
     if len(words) < 8:
         raise ServerError(f"the tokenizer has only {len(words)} of the words as one token")
     made = Prompts(words, base - 2)

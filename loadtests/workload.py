@@ -109,10 +109,10 @@ class Chat:
     def sessions(self, target: Target, prompts: Prompts, seed: int) -> Iterator[Session]:
         """Endless visitors."""
         rng = random.Random(f"{self.kind}/{seed}")  # noqa: S311
-        prefix = prompts.part(self.shared, rng) + " " if self.shared else ""
+        start = prompts.draw(self.shared, rng)
         while True:
             tokens = max(self.prompt.draw(rng), self.shared + prompts.overhead + 1)
-            text = prefix + prompts.text(tokens - self.shared, rng)
+            text = prompts.text(tokens, rng, start)
             output = self.output.draw(rng)
             if self.completion:
                 body = target.body(prompt=text, max_tokens=output)
@@ -255,15 +255,11 @@ def _row_text(
     block_ids: Sequence[int], tokens: int, block_tokens: int, prompts: Prompts,
     rng: random.Random, seed: int,
 ) -> str:  # fmt: skip
-    if not block_ids:
-        return prompts.text(tokens, rng)
     words: list[str] = []
     for block in block_ids:
         block_rng = random.Random(f"{seed}/{block}")  # noqa: S311
-        words += block_rng.choices(prompts.words, k=block_tokens)
-    words = words[: max(1, tokens - prompts.overhead)]
-    missing = tokens - prompts.overhead - len(words)
-    return " ".join(words + rng.choices(prompts.words, k=max(0, missing)))
+        words += prompts.draw(block_tokens, block_rng)
+    return prompts.text(tokens, rng, words[: max(0, tokens - prompts.overhead - 1)])
 
 
 class Workload(Protocol):

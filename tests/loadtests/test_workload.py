@@ -49,8 +49,8 @@ def test_chats_share_only_the_prefix_they_should() -> None:
         for ask in first_asks(Chat(Length(60), shared=20), 5)
     ]
     assert all(len(words) == 57 for words in texts)
-    assert len({tuple(words[:20]) for words in texts}) == 1
-    assert len({tuple(words[20:]) for words in texts}) == 5
+    assert len({tuple(words[:21]) for words in texts}) == 1  # one more: all texts begin with it
+    assert len({tuple(words[21:]) for words in texts}) == 5
 
 
 def test_completion_is_asked_at_its_route() -> None:
@@ -130,6 +130,6 @@ def test_replay_gives_equal_blocks_equal_text() -> None:
     bodies = [body(session.next(None)) for session in sessions]
     prompts = [asked["prompt"].split() for asked in bodies]
     assert [len(prompt) for prompt in prompts] == [40, 43, 20]
-    assert prompts[0][:32] == prompts[1][:32]
-    assert prompts[0][32:40] != prompts[1][32:40]
+    assert prompts[0][:33] == prompts[1][:33]  # two blocks, after the word that all begin with
+    assert prompts[0][33:40] != prompts[1][33:40]
     assert [asked["max_tokens"] for asked in bodies] == [5, 6, 1]
