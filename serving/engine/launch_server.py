@@ -244,7 +244,7 @@ class LaunchServer:
             _log.info("ending", engine_id=engine.engine_id, pid=engine.pid, reason=reason)
             engine.ended_since = reason
             engine.kill_at_s = time.monotonic() + GRACE_S
-            engine.signal_group(signal.SIGTERM)
+            engine.ask_to_end()
 
     def _reap(self) -> None:
         while True:

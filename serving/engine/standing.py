@@ -45,6 +45,11 @@ class Engine:
         except ProcessLookupError:
             return
 
+    def ask_to_end(self) -> None:
+        """Sends SIGTERM to the first process alone: it ends its own children in good order."""
+        if self.status is None:
+            os.kill(self.pid, signal.SIGTERM)
+
     def is_gone(self) -> bool:
         """Whether no process of the group is left, not even one that waits to be reaped."""
         if self.status is None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from models.errors import BadRequestError, UnavailableError, UpstreamError
-from serving.engine import causes
+from serving.engine import causes, warm_modules
 from serving.protocol import StartPhase
 
 if TYPE_CHECKING:
@@ -46,58 +46,6 @@ ENVIRONMENT = {
 EXEC_MODULE = "vllm.entrypoints.openai.api_server"
 """vLLM's public entry point (the `vllm` command of the CPU build crashes)."""
 
-_WARM_MODULES = (
-    "uvloop",
-    "uvicorn.protocols.http.httptools_impl",
-    "uvicorn.lifespan.on",
-    "serving.engine.guard",
-    "vllm.entrypoints.launchers.api_server.entry",
-    "vllm.v1.engine.async_llm",
-    "vllm.v1.engine.core",
-    "vllm.v1.executor.uniproc_executor",
-    "vllm.v1.executor.multiproc_executor",
-    "vllm.v1.core.sched.scheduler",
-    "vllm.v1.metrics.reader",
-    "vllm.renderers.hf",
-    "vllm.distributed.elastic_ep.elastic_execute",
-    "vllm.model_executor.layers.quantization.online.base",
-    "vllm.model_executor.layers.quantization.compressed_tensors.utils",
-    "vllm.model_executor.layers.quantization.utils.flashinfer_fp4_moe",
-    "vllm.entrypoints.anthropic.api_router",
-    "vllm.entrypoints.cohere.api_router",
-    "vllm.entrypoints.generate.api_router",
-    "vllm.entrypoints.generate.generative_scoring.api_router",
-    "vllm.entrypoints.generate.structured_decisions.api_router",
-    "vllm.entrypoints.openai.models.api_router",
-    "vllm.entrypoints.openai.responses.api_router",
-    "vllm.entrypoints.openai.responses.serving",
-    "vllm.entrypoints.scale_out.factories",
-    "vllm.entrypoints.scale_out.derender.api_router",
-    "vllm.entrypoints.scale_out.render.api_router",
-    "vllm.entrypoints.scale_out.token_in_token_out.api_router",
-    "vllm.entrypoints.serve.elastic_ep.api_router",
-    "vllm.entrypoints.serve.instrumentator.metrics",
-    "vllm.entrypoints.serve.instrumentator.offline_docs",
-    "vllm.entrypoints.serve.lora.api_router",
-    "vllm.entrypoints.serve.middleware.x_request_id",
-    "vllm.entrypoints.serve.profile.api_router",
-    "vllm.entrypoints.serve.tokenize.api_router",
-    "vllm.entrypoints.serve.utils.orca_metrics",
-    "vllm.entrypoints.serve.utils.sse_keep_alive",
-    "vllm.model_executor.models.llama",
-    "vllm.model_executor.models.qwen2",
-    "vllm.model_executor.models.qwen3",
-    "model_hosting_container_standards.sagemaker",
-    "transformers.models.llama.configuration_llama",
-    "transformers.models.qwen2.configuration_qwen2",
-    "transformers.models.qwen3.configuration_qwen3",
-)
-"""What an engine imports on its way to the first token, found by comparing sys.modules before and
-after; a module that is missing costs time, one too many costs memory."""
-
-_CPU_MODULES = ("vllm.v1.worker.cpu_worker", "vllm.v1.attention.backends.cpu_attn")
-_GPU_MODULES = ("vllm.v1.worker.gpu_worker",)
-
 
 def pre_import() -> str:
     """Imports and warms all that engines have in common; the caller then forks engines.
@@ -111,7 +59,7 @@ def pre_import() -> str:
         UnavailableError: If vLLM is not installed, or is of a version that this module cannot run.
     """
     try:
-        for name in _WARM_MODULES:
+        for name in warm_modules.ALWAYS:
             importlib.import_module(name)
     except ImportError as exc:
         raise UnavailableError(
@@ -121,7 +69,7 @@ def pre_import() -> str:
     from vllm.platforms import current_platform
     from vllm.version import __version__
 
-    for name in _CPU_MODULES if current_platform.is_cpu() else _GPU_MODULES:
+    for name in warm_modules.ON_CPU if current_platform.is_cpu() else warm_modules.ON_GPU:
         importlib.import_module(name)
     # Each engine would register the same overrides again, at 0.37 s.
     with warnings.catch_warnings(action="ignore", category=FutureWarning):
@@ -169,7 +117,6 @@ def serve(arguments: Sequence[str], listener: socket.socket, mark: Mark) -> None
     except (ValueError, TypeError, KeyError) as exc:
         cause = causes.of_text(str(exc))
         raise BadRequestError(cause.sentence, hint=cause.hint) from exc
-    _quiet_the_server()
     _inspect_imported_models_here()
     _mark_weights(mark)
     uvloop.run(_serve(args, listener, mark))
@@ -206,6 +153,7 @@ async def _serve(args: argparse.Namespace, listener: socket.socket, mark: Mark) 
         host, port = listener.getsockname()[:2]
         # Callers may connect already: the launcher listens, and uvicorn accepts what waits.
         mark(StartPhase.ENGINE_READY)
+        _quiet_the_server()
         server = asyncio.create_task(
             serve_http(
                 app,

@@ -106,6 +106,7 @@ def test_request_id_reaches_answer_and_log_and_the_prompt_does_not(engine: Engin
     log = engine.log_path.read_text()
     assert "req-4711" in log
     assert QUESTION not in log
+    assert "Route: " not in log
 
 
 def test_disconnect_aborts_the_generation(engine: Engine) -> None:
