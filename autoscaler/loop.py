@@ -1,5 +1,7 @@
 """Carries the policy's memory of each model from one decision to the next."""
 
+from dataclasses import replace
+
 from autoscaler.policy import decide, first_memory
 from autoscaler.snapshot import Decision, Memory, Snapshot, Spec
 
@@ -18,16 +20,17 @@ class Autoscaler:
 
     def found_running(self, model: str, engines: int, at_s: float) -> None:
         """Engines turned out to run already: they are kept, and their idle time starts now."""
-        memory = self._memories.get(model)
-        target = engines if memory is None else max(engines, memory.target)
-        self._memories[model] = Memory(target=target, busy_at_s=at_s)
+        memory = self._memories.get(model) or Memory(target=0, busy_at_s=at_s)
+        target = max(engines, memory.target)
+        self._memories[model] = replace(memory, target=target, busy_at_s=at_s)
 
     def gave_way(self, model: str, engines_left: int) -> None:
         """An idle engine of the model was taken for another model: do not ask for it back."""
         memory = self._memories.get(model)
         if memory is not None:
-            self._memories[model] = Memory(
-                target=min(memory.target, engines_left), busy_at_s=memory.busy_at_s
+            kept = tuple((at_s, min(n, engines_left)) for at_s, n in memory.peaks)
+            self._memories[model] = replace(
+                memory, target=min(memory.target, engines_left), peaks=kept
             )
 
     def keep_only(self, models: set[str]) -> None:
