@@ -57,6 +57,8 @@ class Outcome:
     output_tokens: int | None = None
     usage_missing: bool = False
     """The server said nothing of tokens; `output_tokens` counts chunks with content."""
+    text_missing: bool = False
+    """The server counted tokens, but none of them had a text; TTFT is then E2E."""
     chunks: int = 0
     text: str = ""
     """The answer of choice 0, where it was asked to be kept."""
@@ -134,7 +136,7 @@ class Ruler:
             elif self._events.cut_off:
                 self._fail(Failure.MALFORMED, "bytes after the last event")
             elif not outcome.chunks:
-                self._fail(Failure.EMPTY)
+                self._textless()
         return self._finish()
 
     def broken(self, failure: Failure, detail: str = "") -> Outcome:
@@ -142,6 +144,16 @@ class Ruler:
         if self.outcome.failure is None:
             self._fail(failure, detail)
         return self._finish()
+
+    def _textless(self) -> None:
+        """There was no content. With tokens in the usage that is an answer, if a short one: an end
+        of text and other special tokens have no text. Else there was no answer."""
+        outcome = self.outcome
+        if outcome.output_tokens and outcome.e2e_s is not None:
+            outcome.text_missing = True
+            outcome.ttft_s = outcome.e2e_s
+        else:
+            self._fail(Failure.EMPTY)
 
     def _finish(self) -> Outcome:
         outcome = self.outcome
@@ -208,9 +220,9 @@ class Ruler:
                     self._texts.append(text)
             if answer.get("usage"):
                 self._usage(answer["usage"])
-            if not outcome.chunks and not answer.get("data"):
-                self._fail(Failure.EMPTY)
             outcome.ttft_s = outcome.e2e_s = at_s - outcome.sent_s
+            if not outcome.chunks and not answer.get("data"):
+                self._textless()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             self._fail(Failure.MALFORMED, str(error))
 

@@ -155,6 +155,7 @@ def _ours(summary: Summary) -> dict[str, object]:
         "attainment": summary.attainment,
         "cached_tokens": summary.cached_tokens,
         "usage_missing": summary.usage_missing,
+        "text_missing": summary.text_missing,
         "prompts_off": summary.prompts_off,
         "lag_p99_ms": None if lag is None else lag.percentiles_s[99.0] * 1000,
         **{
@@ -196,6 +197,8 @@ def lines(summary: Summary) -> list[str]:
         said.append(f"SLO kept by {summary.attainment:.2%} of all requests")
     if summary.usage_missing:
         said.append(f"{summary.usage_missing} answers without usage: their chunks were counted")
+    if summary.text_missing:
+        said.append(f"{summary.text_missing} answers had tokens, but no text")
     if summary.prompts_off:
         said.append(f"{summary.prompts_off} prompts did not measure what they were made for")
     said += [f"NOT VALID: {complaint}" for complaint in summary.complaints]

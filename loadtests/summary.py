@@ -87,6 +87,8 @@ class Summary:
     good: int | None
     """Completed requests that kept the SLO; None where there was none."""
     usage_missing: int
+    text_missing: int
+    """Completed requests whose tokens had no text."""
     prompts_off: int
     """Requests whose prompt did not measure what it was made for, by the server's usage."""
     peak_in_flight: int
@@ -133,6 +135,7 @@ def summarize(outcomes: Sequence[Outcome], duration_s: float, slo: Slo | None = 
         lag=lag,
         good=None if slo is None else sum(slo.holds(outcome) for outcome in outcomes),
         usage_missing=sum(outcome.usage_missing for outcome in done),
+        text_missing=sum(outcome.text_missing for outcome in done),
         prompts_off=sum(
             o.prompt_tokens != o.wanted_prompt_tokens
             for o in done
@@ -228,18 +231,3 @@ def parse_gate(text: str) -> Gate:
         raise ValueError(f"a gate is figure>bound or figure<bound, not {text!r}")
     figure(summarize((), 1.0), matched[1])
     return Gate(matched[1], matched[2] == ">", float(matched[3]))
-
-
-def parse_slo(text: str) -> Slo:
-    """Reads `ttft=2,tpot=0.1,e2e=30`, in seconds.
-
-    Raises:
-        ValueError: An unknown name or a value that is none.
-    """
-    values: dict[str, float] = {}
-    for pair in text.split(","):
-        name, _, value = pair.strip().partition("=")
-        if name not in {"ttft", "tpot", "e2e"}:
-            raise ValueError(f"an SLO names ttft, tpot or e2e, not {name!r}")
-        values[name] = float(value)
-    return Slo(values.get("ttft"), values.get("tpot"), values.get("e2e"))

@@ -44,13 +44,14 @@ def _pack(outcome: Outcome) -> Packed:
         outcome.kind, outcome.due_s, outcome.sent_s, outcome.status,
         None if outcome.failure is None else str(outcome.failure), outcome.ttft_s, outcome.e2e_s,
         outcome.prompt_tokens, outcome.wanted_prompt_tokens, outcome.cached_tokens,
-        outcome.output_tokens, outcome.usage_missing, outcome.chunks,
+        outcome.output_tokens, outcome.usage_missing,
+        outcome.text_missing, outcome.chunks,
     )  # fmt: skip
 
 
 def _unpack(values: Packed) -> Outcome:
     (kind, due_s, sent_s, status, failure, ttft_s, e2e_s, prompt, wanted, cached, output, missing,
-     chunks) = values  # fmt: skip
+     textless, chunks) = values  # fmt: skip
     return Outcome(
         kind=str(kind),
         due_s=_float(due_s) or 0.0,
@@ -64,6 +65,7 @@ def _unpack(values: Packed) -> Outcome:
         cached_tokens=_int(cached) or 0,
         output_tokens=_int(output),
         usage_missing=bool(missing),
+        text_missing=bool(textless),
         chunks=_int(chunks) or 0,
     )
 

@@ -84,6 +84,8 @@ class Answer:
             cached=sum(sequence.cached for sequence in prompts),
             completion=self._tokens,
         )
+        if self._fault is not None and self._fault.kind is FaultKind.EMPTY:
+            counted = usage(prompt=0, cached=0, completion=0)
         with_usage = self._fault is None or self._fault.kind is not FaultKind.NO_USAGE
         if self._request.stream:
             if self._request.include_usage and with_usage:

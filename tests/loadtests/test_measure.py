@@ -89,6 +89,12 @@ def test_missing_usage_is_noted_and_chunks_are_counted_instead() -> None:
     assert outcome.prompt_tokens is None
 
 
+def test_tokens_without_a_text_are_an_answer_that_is_noted() -> None:
+    outcome = measured((10.2, piece("", finish="stop")), (10.3, usage(3, 1)), (10.3, DONE))
+    assert (outcome.ok, outcome.text_missing) == (True, True)
+    assert outcome.ttft_s == outcome.e2e_s == pytest.approx(0.2)
+
+
 def test_one_token_has_no_tpot() -> None:
     outcome = measured((10.2, piece("a")), (10.2, usage(3, 1)), (10.2, DONE))
     assert outcome.tpot_s is None
@@ -105,6 +111,7 @@ def test_one_token_has_no_tpot() -> None:
         ([piece("a")], Failure.TRUNCATED),
         ([piece(""), DONE], Failure.EMPTY),
         ([DONE], Failure.EMPTY),
+        ([piece(""), usage(3, 0), DONE], Failure.EMPTY),
     ],
 )
 def test_stream_that_is_wrong_is_a_named_failure(parts: list[bytes], failure: Failure) -> None:

@@ -9,7 +9,6 @@ from loadtests.summary import (
     Spread,
     figure,
     parse_gate,
-    parse_slo,
     percentile,
     summarize,
 )
@@ -109,10 +108,3 @@ def test_gate_trips_on_its_figure(gate: str, trips: bool) -> None:
 def test_gate_that_makes_no_sense_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         parse_gate(text)
-
-
-def test_slo_is_read() -> None:
-    assert parse_slo("ttft=2, tpot=0.1") == Slo(ttft_s=2.0, tpot_s=0.1)
-    for text in ("", "ttft", "speed=2", "ttft=fast"):
-        with pytest.raises(ValueError):
-            parse_slo(text)
