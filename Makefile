@@ -5,13 +5,13 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTEST_FLAGS ?=
 UP_FLAGS ?=
-URL ?= http://127.0.0.1:8000
+URL ?= $(or $(PENSTOCK_URL),http://127.0.0.1:8000)
 BENCH_FLAGS ?=
 export PYTHON
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## install everything into .venv; does nothing when it is there
@@ -47,8 +47,12 @@ docs: setup ## write docs/reference from the code
 	$(BIN)/python scripts/reference.py
 
 .PHONY: bench
-bench: setup ## load test of a platform that runs (URL=http://..., BENCH_FLAGS="...")
-	$(BIN)/python -m loadtests.bench $(URL) $(BENCH_FLAGS)
+bench: setup ## load test of what serves at URL, with PENSTOCK_API_KEY (BENCH_FLAGS="--help")
+	$(BIN)/penstock bench $(URL) $(BENCH_FLAGS)
+
+.PHONY: bench-truth
+bench-truth: setup ## how exact the load tests measure, beside vLLM's own client
+	$(BIN)/python -m loadtests.truth $(BENCH_FLAGS)
 
 .PHONY: clean
 clean: ## remove .venv, caches and the local platform's data (stops it first)

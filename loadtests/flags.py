@@ -1,10 +1,14 @@
 """The flags of the bench command, and the profile that they make."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from loadtests.profile import Profile, fields_of, read
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+"""Where a platform on this machine listens."""
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -16,7 +20,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "stands over what the profile says.",
     )
     add = parser.add_argument
-    add("url", help="base URL, with or without /v1")
+    add("url", nargs="?", default=os.environ.get("PENSTOCK_URL", DEFAULT_URL),
+        help="base URL, with or without /v1; default: PENSTOCK_URL, or " + DEFAULT_URL)  # fmt: skip
     add("--api-key", help="default: PENSTOCK_API_KEY, OPENAI_API_KEY")
     add("--model", help="default: the first that the server lists")
     add("--profile", help="name of a shipped profile, or a YAML file")

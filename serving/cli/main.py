@@ -18,7 +18,7 @@ import typer
 from typer.exceptions import TyperException
 
 from models.errors import BadRequestError, PenstockError
-from serving.cli import chat, delete, deploy, doctor, get, logs, output, status, up, version
+from serving.cli import bench, chat, delete, deploy, doctor, get, logs, output, status, up, version
 
 INTERRUPTED = 130
 
@@ -48,6 +48,11 @@ app.command("delete")(delete.delete)
 app.add_typer(get.app, name="get")
 app.command("logs")(logs.logs)
 app.command("chat")(chat.chat)
+app.command(
+    "bench",
+    # All flags, --help too, are for the load tests.
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+)(bench.bench)
 app.command("doctor")(doctor.doctor)
 app.command("version")(version.version)
 
