@@ -149,6 +149,16 @@ class IdentitiesDelta(Message):
 # --- gateway -> controller: demand ------------------------------------------------------------
 
 
+class FirstToken(Message):
+    """The request that a start is named after has the first byte of its answer."""
+
+    start_id: str
+    engine_id: str
+    at: float
+    after_s: float = Field(ge=0)
+    """Since the request came, by the gateway's monotonic clock: what the tenant waited."""
+
+
 class ModelDemand(Message):
     """What one gateway holds for one model."""
 
@@ -162,6 +172,8 @@ class ModelDemand(Message):
     """Requests that run, for each engine_id."""
     start_id: str | None = None
     """Id of the oldest waiting request; ties a cold start to the request that caused it."""
+    first_tokens: tuple[FirstToken, ...] = ()
+    """Of requests that were named in `start_id` before."""
 
 
 class DemandReport(Message):

@@ -6,6 +6,7 @@
     GET    /admin/v1/models/{name}             ModelView
     DELETE /admin/v1/models/{name}             204
     GET    /admin/v1/models/{name}/revisions   Items[RevisionView]
+    GET    /admin/v1/models/{name}/starts      Items[StartView], newest last
     GET    /admin/v1/engines                   Items[EngineView]
     GET    /admin/v1/engines/{id}/log?tail=N   text/plain
     GET    /admin/v1/hosts                     Items[HostView]
@@ -97,6 +98,23 @@ class EngineView(View):
     marks: list[MarkView]
     error: str | None
     hint: str | None
+
+
+class StartView(View):
+    """One start of an engine that got ready, from the request that caused it to its first token."""
+
+    start_id: str
+    model: str
+    revision: int
+    engine_id: str
+    host_id: str
+    node: str
+    began_at: datetime
+    marks: list[MarkView]
+    """In order; the time between two of them is the later one's phase."""
+    waited_s: float | None
+    """From request to first token by the gateway's own clock; None where no request caused the
+    start, or the one that did left before its first token."""
 
 
 class HostView(View):

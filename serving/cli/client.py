@@ -32,6 +32,7 @@ from serving.views import (
     ModelView,
     PlatformView,
     RevisionView,
+    StartView,
 )
 
 TIMEOUT_S = 30.0
@@ -87,6 +88,10 @@ class AdminClient:
     def revisions(self, name: str) -> list[RevisionView]:
         """All revisions of a model."""
         return self._read(f"/models/{name}/revisions", Items[RevisionView]).items
+
+    def starts(self, name: str) -> list[StartView]:
+        """The last starts of a model's engines, newest last."""
+        return self._read(f"/models/{name}/starts", Items[StartView]).items
 
     def engines(self) -> list[EngineView]:
         """All engines."""

@@ -18,7 +18,20 @@ import typer
 from typer.exceptions import TyperException
 
 from models.errors import BadRequestError, PenstockError
-from serving.cli import bench, chat, delete, deploy, doctor, get, logs, output, status, up, version
+from serving.cli import (
+    bench,
+    chat,
+    delete,
+    deploy,
+    doctor,
+    get,
+    logs,
+    output,
+    status,
+    trace,
+    up,
+    version,
+)
 
 INTERRUPTED = 130
 
@@ -47,6 +60,7 @@ app.command("deploy")(deploy.deploy)
 app.command("delete")(delete.delete)
 app.add_typer(get.app, name="get")
 app.command("logs")(logs.logs)
+app.command("trace")(trace.trace)
 app.command("chat")(chat.chat)
 app.command(
     "bench",

@@ -22,6 +22,7 @@ from serving.controller.views import (
     model_view,
     platform_view,
     revision_views,
+    start_view,
 )
 from serving.protocol import KeyRecord
 from serving.views import (
@@ -33,6 +34,7 @@ from serving.views import (
     ModelView,
     PlatformView,
     RevisionView,
+    StartView,
 )
 
 MAX_BODY_BYTES = 2**20
@@ -111,6 +113,14 @@ async def delete_model(name: str, here: Here) -> None:
 async def list_revisions(name: str, here: Here) -> Items[RevisionView]:
     """All revisions of a model, oldest first."""
     return Items(items=revision_views(here.registry.get(name)))
+
+
+@router.get("/models/{name}/starts")
+async def list_starts(name: str, here: Here) -> Items[StartView]:
+    """The last starts of a model's engines with their phases, newest last; since the controller's
+    own start."""
+    here.registry.get(name)
+    return Items(items=[start_view(trace) for trace in here.loop.traces.of(name)])
 
 
 @router.get("/engines")

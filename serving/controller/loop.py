@@ -20,6 +20,7 @@ from serving.controller.routes import RouteTable, make_route
 from serving.controller.standing import Seen, Standing, assess
 from serving.controller.targets import NO_DEMAND, Demands, Targets
 from serving.controller.telemetry import Telemetry
+from serving.controller.traces import Traces
 from serving.protocol import (
     DemandReply,
     DemandReport,
@@ -59,6 +60,7 @@ class ControlLoop:
         self.gateways = Gateways()
         self.routes = RouteTable()
         self.targets = Targets(self.fleet)
+        self.traces = Traces()
         self.settled = False
         self._settings = settings
         self._registry = registry
@@ -110,6 +112,10 @@ class ControlLoop:
     def hear(self, report: DemandReport) -> DemandReply:
         """A gateway tells of its demand, and gets its leases."""
         self.gateways.hear(report, self._clock().s)
+        for demand in report.models:
+            for token in demand.first_tokens:
+                if (trace := self.traces.first_token(demand.model, token)) is not None:
+                    self._telemetry.observe_first_token(trace)
         if any(d.queued and not self._has_ready(d.model) for d in report.models):
             self.kick()
         return DemandReply(
@@ -248,6 +254,7 @@ class ControlLoop:
             self._standings[model.name] = standing
             routes.append(make_route(model, standing, engines))
         self.routes.publish(routes)
+        self.traces.keep_only(self._standings)
         for engine in self.fleet.bound():
             if engine.life is Life.READY and not engine.announced:
                 self._announce(engine)
@@ -258,6 +265,7 @@ class ControlLoop:
         routed_at = self._clock().at
         engine.marks[StartPhase.ROUTED] = routed_at
         self._telemetry.observe_start(engine)
+        self.traces.routed(engine)
         took_s = routed_at - min(engine.marks.values())
         self._events.record(
             "ready",

@@ -7,10 +7,8 @@ from itertools import pairwise
 from prometheus_client import CollectorRegistry, generate_latest
 
 from serving.controller.observed import Engine, Fleet
+from serving.controller.traces import PHASE_ORDER, Trace
 from serving.metrics import COLD_START, ENGINES, ENGINES_WANTED, HOSTS
-from serving.protocol import StartPhase
-
-PHASE_ORDER = tuple(StartPhase)
 
 
 class Telemetry:
@@ -28,6 +26,11 @@ class Telemetry:
         marks = [(phase, engine.marks[phase]) for phase in PHASE_ORDER if phase in engine.marks]
         for (_, before), (phase, at) in pairwise(marks):
             self._cold_start.labels(engine.model, phase).observe(max(0.0, at - before))
+
+    def observe_first_token(self, trace: Trace) -> None:
+        """Records the last phase of a start, which its gateway tells."""
+        (_, routed_at), (phase, at) = trace.ordered()[-2:]
+        self._cold_start.labels(trace.model, phase).observe(max(0.0, at - routed_at))
 
     def render(self, fleet: Fleet, wanted: Mapping[str, int], pools: Iterable[str]) -> bytes:
         """All metrics in Prometheus' text format."""

@@ -10,7 +10,7 @@ from serving.controller.demand import Demand
 from serving.controller.observed import Engine, Host
 from serving.controller.registry import DeployedModel
 from serving.controller.store import StoredEvent
-from serving.controller.telemetry import PHASE_ORDER
+from serving.controller.traces import PHASE_ORDER, Trace
 from serving.views import (
     EngineView,
     EventView,
@@ -20,6 +20,7 @@ from serving.views import (
     PlatformView,
     PoolView,
     RevisionView,
+    StartView,
 )
 
 
@@ -73,6 +74,23 @@ def revision_views(model: DeployedModel) -> list[RevisionView]:
         )
         for stored in model.stored.revisions
     ]
+
+
+def start_view(trace: Trace) -> StartView:
+    """One start; its marks count from the first one."""
+    marks = trace.ordered()
+    began_at = marks[0][1]
+    return StartView(
+        start_id=trace.start_id,
+        model=trace.model,
+        revision=trace.revision,
+        engine_id=trace.engine_id,
+        host_id=trace.host_id,
+        node=trace.node,
+        began_at=_time(began_at),
+        marks=[MarkView(phase=phase, at_s=at - began_at) for phase, at in marks],
+        waited_s=trace.waited_s,
+    )
 
 
 def engine_views(here: Controller) -> list[EngineView]:

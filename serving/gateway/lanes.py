@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,13 +16,16 @@ from models.errors import (
 )
 from serving.gateway.balancer import Balancer, Endpoint
 from serving.gateway.queue import Ticket, WaitingLine
-from serving.protocol import ModelRoute, ModelState, RoutesDelta
+from serving.protocol import FirstToken, ModelRoute, ModelState, RoutesDelta
 
 EJECTED_S = 1.5
 """An endpoint that could not be reached, or broke off, is tried again after this time, unless a
 change of its route brings it back earlier."""
 
 DEADLINE_RETRY_AFTER_S = 5.0
+
+NAMED_KEPT = 16
+"""Requests of a model, named as the cause of a start, whose first token is waited for."""
 
 Alarm = Callable[[], None]
 
@@ -43,6 +47,8 @@ class Lane:
         self.arrivals = 0
         self.retired = False
         self.reported = False  # whether the last demand report spoke of this model
+        self.named: deque[str] = deque(maxlen=NAMED_KEPT)  # start_ids told to the controller
+        self.first_tokens: list[FirstToken] = []  # to be told with the next report
         self._alarm = alarm
         self.balancer.update(route.endpoints)
 
@@ -85,6 +91,14 @@ class Lane:
         """Keeps requests from an endpoint for a while."""
         endpoint.ejected_until_s = time.monotonic() + for_s
         asyncio.get_running_loop().call_later(for_s, self.pump)
+
+    def note_first_token(self, start_id: str, engine_id: str, at: float, after_s: float) -> None:
+        """The first byte of an answer is here; told at once where it ends a cold start."""
+        if start_id in self.named:
+            self.named.remove(start_id)
+            token = FirstToken(start_id=start_id, engine_id=engine_id, at=at, after_s=after_s)
+            self.first_tokens.append(token)
+            self._alarm()
 
     def pump(self) -> None:
         """Grants free slots in the order of the line."""

@@ -138,7 +138,7 @@ class Proxy:
                 if not again:
                     waited_s = time.monotonic() - visit.began_s
                     self._metrics.queue_wait.labels(visit.model).observe(waited_s)
-                verdict = await self._attempt(call, endpoint, visit, send)
+                verdict = await self._attempt(call, lane, endpoint, visit, send)
                 if verdict is Verdict.ANSWERED:
                     return
                 place.avoid.add(visit.engine_id)
@@ -161,7 +161,9 @@ class Proxy:
         if verdict is Verdict.FAULT:
             await asyncio.sleep(FAULT_PAUSE_S)
 
-    async def _attempt(self, call: Call, endpoint: Endpoint, visit: Visit, send: Send) -> Verdict:
+    async def _attempt(
+        self, call: Call, lane: Lane, endpoint: Endpoint, visit: Visit, send: Send
+    ) -> Verdict:
         posting = self._engines.post(
             endpoint.route, self._operation.path, call.body, visit.request_id
         )
@@ -171,13 +173,14 @@ class Proxy:
                     body = await reply.error_body()
                     return await self._refused(reply.status, body, visit, send)
                 if reply.streams:
-                    return await self._stream(reply, visit, send)
+                    return await self._stream(reply, lane, visit, send)
                 body = await reply.whole_body()
         except EngineGoneError:
             return Verdict.GONE
         except EngineBrokeError:
             return Verdict.BROKE
         headers = ((b"content-type", reply.content_type.encode("latin-1")),)
+        self._note_first_byte(lane, visit)
         await self._answer(Answer(reply.status, body, headers), visit, send)
         return Verdict.ANSWERED
 
@@ -194,11 +197,14 @@ class Proxy:
     async def _answer(self, answer: Answer, visit: Visit, send: Send) -> None:
         visit.status = answer.status
         visit.complete = True
-        if answer.status < 400:
-            self._metrics.ttft.labels(visit.model).observe(time.monotonic() - visit.began_s)
         await answer.send(send)
 
-    async def _stream(self, reply: EngineReply, visit: Visit, send: Send) -> Verdict:
+    def _note_first_byte(self, lane: Lane, visit: Visit) -> None:
+        after_s = time.monotonic() - visit.began_s
+        self._metrics.ttft.labels(visit.model).observe(after_s)
+        lane.note_first_token(visit.start_id, visit.engine_id, time.time(), after_s)
+
+    async def _stream(self, reply: EngineReply, lane: Lane, visit: Visit, send: Send) -> Verdict:
         """Forwards a stream.
 
         Raises:
@@ -213,6 +219,7 @@ class Proxy:
         chunk, error = split_at_error(chunk)
         if error and not chunk:
             return await self._refused(status_in_error(error), error, visit, send)
+        self._note_first_byte(lane, visit)
         await self._start_stream(reply, visit, send)
         try:
             while not error:
@@ -231,7 +238,6 @@ class Proxy:
         return Verdict.ANSWERED
 
     async def _start_stream(self, reply: EngineReply, visit: Visit, send: Send) -> None:
-        self._metrics.ttft.labels(visit.model).observe(time.monotonic() - visit.began_s)
         visit.status = reply.status
         visit.streaming = True
         headers = [

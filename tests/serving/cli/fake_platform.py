@@ -22,6 +22,7 @@ from serving.views import (
     PlatformView,
     PoolView,
     RevisionView,
+    StartView,
 )
 
 ADMIN_KEY = "pa-of-the-tests"
@@ -36,6 +37,7 @@ class FakePlatform:
     url: str = ""
     models: dict[str, ModelView] = field(default_factory=dict)
     engines: list[EngineView] = field(default_factory=list)
+    starts: list[StartView] = field(default_factory=list)
     states: list[ModelState] = field(default_factory=list)
     """States that a model shows from one read to the next; the last one stays."""
     failure: PenstockError | None = None
@@ -111,6 +113,9 @@ class FakePlatform:
                 manifest = self._model(name).manifest
                 view = RevisionView(model=name, revision=1, created_at=THEN, manifest=manifest)
                 return Items[RevisionView](items=[view])
+            case "GET", ["models", name, "starts"]:
+                self._model(name)
+                return Items[StartView](items=self.starts)
             case "GET", ["engines"]:
                 return Items[EngineView](items=self.engines)
             case "GET", ["engines", engine_id, "log"]:

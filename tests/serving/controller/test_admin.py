@@ -1,5 +1,6 @@
 """The admin API over HTTP: what operators see and do, and how bad input is answered."""
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,16 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from serving.protocol import EnginePhase
-from serving.views import EngineView, EventView, HostView, Items, ModelView, PlatformView
+from serving.protocol import EnginePhase, FirstToken
+from serving.views import (
+    EngineView,
+    EventView,
+    HostView,
+    Items,
+    ModelView,
+    PlatformView,
+    StartView,
+)
 from tests.serving.controller.served import Served, serve
 from tests.serving.controller.world import settings
 
@@ -67,6 +76,14 @@ async def test_admin_api_shows_engines_hosts_events_and_a_log(
     )
     assert [m.phase for m in engine.marks] == ["demand_seen", "decided", "bound", "routed"]
     assert engine.marks[0].at_s == 0
+    token = FirstToken(start_id="req-1", engine_id=engine_id, at=time.time(), after_s=0.75)
+    await served.demand(queued=3, first_tokens=(token,))
+    found = (await served.admin.get("/admin/v1/models/guide/starts")).json()
+    (start,) = Items[StartView].model_validate(found).items
+    assert (start.start_id, start.engine_id, start.waited_s) == ("req-1", engine_id, 0.75)
+    assert start.marks[-1].phase == "first_token"
+    assert start.marks[-1].at_s == pytest.approx(0.75)
+    assert (await served.admin.get("/admin/v1/models/nobody/starts")).status_code == 404
     (host_view,) = (
         Items[HostView].model_validate((await served.admin.get("/admin/v1/hosts")).json()).items
     )

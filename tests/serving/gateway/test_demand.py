@@ -2,7 +2,7 @@
 
 from serving.gateway.demand import make_report, take_back
 from serving.gateway.lanes import Lane, Place
-from serving.protocol import DemandReport, ModelDemand
+from serving.protocol import DemandReport, FirstToken, ModelDemand
 from tests.serving.gateway.fake_controller import model
 
 
@@ -49,3 +49,23 @@ def test_lost_end_of_demand_is_told_again() -> None:
     report(one)
     take_back(report(one), [one])
     assert len(report(one).models) == 1
+
+
+def test_first_token_of_a_named_request_is_reported_once() -> None:
+    alarms: list[bool] = []
+    one = Lane(model("demo"), max_queued=10, alarm=lambda: alarms.append(True))
+    place = Place("cause", arrived_s=0.0, deadline_s=99.0)
+    one.line.join(place)
+    report(one)
+    one.line.leave(place)
+    one.note_first_token("another", "eng-1", at=100.0, after_s=0.5)
+    assert not alarms
+    one.note_first_token("cause", "eng-1", at=100.0, after_s=0.5)
+    one.note_first_token("cause", "eng-1", at=101.0, after_s=1.5)
+    assert alarms == [True]
+    token = FirstToken(start_id="cause", engine_id="eng-1", at=100.0, after_s=0.5)
+    lost = report(one)
+    assert lost.models[0].first_tokens == (token,)
+    assert report(one).models[0].first_tokens == ()
+    take_back(lost, [one])
+    assert report(one).models[0].first_tokens == (token,)
