@@ -1,0 +1,104 @@
+"""Simulates autoscalers on a trace from the command line: `python -m autoscaler --help`."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from autoscaler.capacity import below_floor
+from autoscaler.fleet import parse_engine
+from autoscaler.report import as_json, as_table, write_png
+from autoscaler.simulate import PLACES, Scenario
+from autoscaler.traces import load_trace, scale_rate
+from autoscaler.tuning import POLICIES, compare
+from models.errors import BadRequestError, PenstockError
+
+
+class Output(StrEnum):
+    """How the comparison is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+def parse_cold_start(text: str) -> tuple[float, ...]:
+    """Reads `2`, measured values `0.4,0.5,0.9`, or a file with one value a line.
+
+    Raises:
+        BadRequestError: If a value is not a number of seconds.
+    """
+    path = Path(text)
+    parts = path.read_text("utf-8").split() if path.is_file() else text.split(",")
+    try:
+        values = tuple(float(part) for part in parts)
+    except ValueError as exc:
+        raise BadRequestError(f"{exc}", param="cold_start") from exc
+    if not values or not all(0.0 <= value < 86_400.0 for value in values):
+        raise BadRequestError("a cold start takes 0 s or more", param="cold_start")
+    return values
+
+
+def parse_policies(text: str) -> list[str]:
+    """Reads `all` or names with commas between them.
+
+    Raises:
+        BadRequestError: If a policy is unknown.
+    """
+    names = list(POLICIES) if text == "all" else text.split(",")
+    for name in names:
+        if name not in POLICIES:
+            raise BadRequestError(
+                f"there is no policy {name!r}", param="policy", hint=", ".join(POLICIES)
+            )
+    return names
+
+
+def simulate(
+    trace: Annotated[Path, typer.Option(help="Azure CSV or Mooncake JSON lines, plain or .gz.")],
+    rate_scale: Annotated[float, typer.Option(help="Mean copies of each arrival.")] = 1.0,
+    cold_start: Annotated[str, typer.Option(help="Seconds, measured values, or a file.")] = "2",
+    policy: Annotated[str, typer.Option(help="`all`, or names with commas.")] = "penstock",
+    engine: Annotated[str, typer.Option(help="As slots=128,prefill_tps=35000,step_ms=8.")] = "",
+    ttft: Annotated[float, typer.Option(help="SLO in seconds, from the gateway's door.")] = 2.0,
+    tpot: Annotated[float, typer.Option(help="SLO in seconds for each further token.")] = 0.1,
+    attainment: Annotated[float, typer.Option(help="Share that shall meet the SLO.")] = 0.99,
+    idle_timeout: Annotated[float, typer.Option(help="Seconds until a model may sleep.")] = 300.0,
+    max_engines: Annotated[int, typer.Option(help="Engines that hosts can take.")] = PLACES,
+    price: Annotated[float, typer.Option(help="Of one GPU for one hour.")] = 0.0,
+    gpus: Annotated[int, typer.Option(help="GPUs of one engine.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of copies, jitter and cold starts.")] = 1,
+    output: Annotated[Output, typer.Option(help="What to print.")] = Output.TABLE,
+    png: Annotated[Path | None, typer.Option(help="Draw demand, engines and misses.")] = None,
+) -> None:
+    """Replays a trace against autoscalers, ours with its live code."""
+    err = Console(stderr=True)
+    try:
+        scenario = Scenario(
+            trace=scale_rate(load_trace(trace), rate_scale, seed),
+            engine=parse_engine(engine),
+            cold_starts_s=parse_cold_start(cold_start),
+            ttft_s=ttft, tpot_s=tpot, attainment=attainment, idle_timeout_s=idle_timeout,
+            places=max_engines, seed=seed, price_per_gpu_hour=price, gpus=gpus,
+        )  # fmt: skip
+        capacity = scenario.engine.capacity()
+        for warning in below_floor(capacity, ttft, tpot, scenario.known_start_s()):
+            err.print(f"warning: {warning}")
+        outcomes = compare(scenario, parse_policies(policy))
+    except PenstockError as exc:
+        err.print(f"error: {exc}")
+        if exc.hint:
+            err.print(f"hint: {exc.hint}")
+        sys.exit(exc.exit_code)
+    if output is Output.JSON:
+        sys.stdout.write(as_json(scenario, outcomes) + "\n")
+    else:
+        Console().print(as_table(scenario, outcomes))
+    if png is not None and not write_png(scenario, outcomes, png):
+        err.print("no picture: matplotlib is not installed")
+
+
+if __name__ == "__main__":
+    typer.run(simulate)
