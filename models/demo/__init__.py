@@ -1,0 +1,1 @@
+"""The built-in demo model `builtin://guide`: its text, its training and its weights."""
