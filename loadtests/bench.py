@@ -19,6 +19,7 @@ from loadtests import capacity, versus
 from loadtests.client import Client, ServerError
 from loadtests.execute import Server, execute, prepare, recording, unix_time
 from loadtests.flags import parse, profile_from
+from loadtests.html_report import capacity_to_html, comparison_to_html, to_html
 from loadtests.measure import Outcome
 from loadtests.profile import Profile, ProfileError
 from loadtests.recordings import TraceError
@@ -103,6 +104,7 @@ def bench(server: Server, profile: Profile, parsed: argparse.Namespace, errors: 
     report = uvloop.run(measure(server, profile, Progress(errors)))
     files = [
         (parsed.save_json, to_json(report, details=parsed.details)),
+        (parsed.save_html, to_html(report)),
         (parsed.save_junit, to_junit(report)),
         (parsed.save_trace, recording(report.run)),
     ]
@@ -129,7 +131,8 @@ def bench_versus(
         versus.versus(server, other, profile, parsed.pairs, lambda said: errors.print(said))
     )
     data = versus.to_json(server, other, comparison)
-    written = save([(parsed.save_json, data)], errors)
+    drawn = comparison_to_html(server.url, other.url, profile, comparison)
+    written = save([(parsed.save_json, data), (parsed.save_html, drawn)], errors)
     if parsed.output == "json":
         emit(data)
     else:
@@ -153,7 +156,8 @@ def bench_capacity(
         )
     )  # fmt: skip
     data = capacity.to_json(server, objectives, found)
-    written = save([(parsed.save_json, data)], errors)
+    drawn = capacity_to_html(server.url, profile, objectives, found)
+    written = save([(parsed.save_json, data), (parsed.save_html, drawn)], errors)
     if parsed.output == "json":
         emit(data)
     else:

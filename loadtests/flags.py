@@ -73,6 +73,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--output", choices=("table", "json"), default="table")
     add("--save-json", type=Path, metavar="FILE", help="in the shape of vllm bench serve, and ours")
     add("--details", action="store_true", help="with each request in that file")
+    add("--save-html", type=Path, metavar="FILE", help="one page, with charts")
     add("--save-junit", type=Path, metavar="FILE")
     add("--save-trace", type=Path, metavar="FILE", help="what was sent, to be replayed")
     return parser.parse_args(argv)

@@ -46,10 +46,11 @@ def test_command_is_a_module(url: str) -> None:
 
 
 def test_run_prints_a_table_and_writes_what_was_asked_for(bench, url: str, tmp_path: Path) -> None:
-    report, junit, trace = (tmp_path / name for name in ("r.json", "r.xml", "t.jsonl"))
+    names = ("r.json", "r.xml", "t.jsonl", "r.html")
+    report, junit, trace, page = (tmp_path / name for name in names)
     done = bench(
         url, "--requests", "5", "--fail-if", "failed>0", "--save-json", str(report), "--details",
-        "--save-junit", str(junit), "--save-trace", str(trace),
+        "--save-junit", str(junit), "--save-trace", str(trace), "--save-html", str(page),
     )  # fmt: skip
     assert (done.code, done.stderr) == (0, "")
     assert "TTFT ms" in done.stdout
@@ -57,6 +58,7 @@ def test_run_prints_a_table_and_writes_what_was_asked_for(bench, url: str, tmp_p
     assert len(json.loads(report.read_text())["ttfts"]) == 5
     assert 'failures="0"' in junit.read_text()
     assert len(trace.read_text().splitlines()) == 5
+    assert page.read_text().count("<svg") == 4
 
 
 def test_gate_that_trips_makes_the_command_fail(bench, url: str) -> None:
