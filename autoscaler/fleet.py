@@ -123,6 +123,8 @@ class SimulatedFleet:
     def advance(self, until_s: float, *, stop_on_arrival: bool = False) -> None:
         """Lets time pass; with `stop_on_arrival` only until a request comes."""
         state = self._state
+        in_use = np.nonzero(state.phase != kernel.FREE)[0]
+        state.totals[kernel.USED] = in_use[-1] + 1 if len(in_use) else 0
         self.now_s = float(kernel.advance(state, self._rates, self.now_s, until_s, stop_on_arrival))
         for place in np.nonzero(~np.isnan(state.freed_s))[0]:
             self._release(int(place), float(state.freed_s[place]))

@@ -49,8 +49,9 @@ FREE, STARTING, READY, DRAINING = 0, 1, 2, 3
     FIRST_TOKENS,
     MISSED,
     QUEUED_TOKENS,
-) = range(9)
-COUNTS = 9
+    USED,  # places from the first on in which an engine may be
+) = range(10)
+COUNTS = 10
 
 
 def compiled(function: FunctionT) -> FunctionT:
@@ -217,7 +218,7 @@ def _dispatch(f: Fleet, rates: Rates, now_s: float) -> None:
     while f.totals[HEAD] < f.totals[NEXT]:
         best = -1
         least = np.inf
-        for e in range(len(f.phase)):
+        for e in range(f.totals[USED]):
             if (
                 f.phase[e] == READY
                 and f.flight[e] < rates.slots
@@ -248,7 +249,7 @@ def advance(f: Fleet, rates: Rates, now_s: float, until_s: float, stop_on_arriva
     """
     while True:
         at_s, which = until_s, -1
-        for e in range(len(f.phase)):
+        for e in range(f.totals[USED]):
             if f.step_end_s[e] < at_s:
                 at_s, which = f.step_end_s[e], e
             if f.phase[e] == STARTING and f.ready_s[e] < at_s:

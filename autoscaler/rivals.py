@@ -41,7 +41,7 @@ class Penstock:
 class Static:
     """Always the same number."""
 
-    interval_s = 10.0
+    interval_s = 1.0
 
     def __init__(self, engines: int) -> None:
         self._engines = engines

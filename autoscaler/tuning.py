@@ -29,13 +29,13 @@ from autoscaler.simulate import (
     run_within,
 )
 
-SLOT_SHARES = (0.03, 0.06, 0.12, 0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+SLOT_SHARES = (0.03, 0.06, 0.12, 0.25, 0.4, 0.55, 0.7, 0.85)
 """Targets of concurrency, as shares of an engine's slots."""
-RAY_LOOK_BACK_S = (2.0, 10.0, 30.0)
+RAY_LOOK_BACK_S = (2.0, 10.0)
 RAY_UP_S = (0.0, 5.0)
 RAY_DOWN_S = (30.0, 120.0, 600.0)
-KPA_WINDOW_S = (6.0, 15.0, 30.0, 60.0, 120.0, 300.0)
-KPA_PANIC = ((0.1, 2.0), (0.1, 1.1), (0.5, 1.5))
+KPA_WINDOW_S = (6.0, 15.0, 30.0, 60.0, 120.0)
+KPA_PANIC = ((0.1, 2.0), (0.1, 1.1))
 HPA_WAITING = (1.0, 5.0, 20.0)
 HPA_SYNC_S = (5.0, 15.0)
 HPA_DOWN_S = (60.0, 300.0)
