@@ -50,6 +50,10 @@ docs: setup ## write docs/reference from the code
 bench: setup ## load test of what serves at URL, with PENSTOCK_API_KEY (BENCH_FLAGS="--help")
 	$(BIN)/penstock bench $(URL) $(BENCH_FLAGS)
 
+.PHONY: bench-overhead
+bench-overhead: setup ## the platform against its bare engine (BENCH_FLAGS="--quick"; minutes)
+	$(BIN)/python scripts/bench_overhead.py $(BENCH_FLAGS)
+
 .PHONY: bench-truth
 bench-truth: setup ## how exact the load tests measure, beside vLLM's own client
 	$(BIN)/python -m loadtests.truth $(BENCH_FLAGS)

@@ -1,0 +1,60 @@
+"""The overhead's figures, and once the whole way: a platform, its engine, both measured."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_overhead.py"
+
+
+@pytest.fixture(scope="module")
+def overhead() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("bench_overhead", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def compared(estimate: float) -> dict[str, object]:
+    interval = {"estimate": estimate, "low": estimate - 0.01, "high": estimate + 0.01}
+    return {"a": 1.0, "b": 1.0, "ratio": interval, "added": interval}
+
+
+def test_line_has_the_large_models_figures_outside_and_the_demos_inside(
+    overhead: ModuleType,
+) -> None:
+    names = ("output_rate", "ttft_p50", "ttft_p99")
+    found = {
+        subject: [
+            overhead.Found(c, dict.fromkeys(names, compared(value)), {"gateway": 1.0}, ())
+            for c in (1, 32)
+        ]
+        for subject, value in ((overhead.LARGE, 0.99), (overhead.DEMO, 0.5))
+    }
+    line = overhead.json_line(found, 10, (1.0, 2.0))
+    assert line["bench"] == "overhead"
+    assert line["throughput_ratio"] == {"c1": 0.99, "c32": 0.99}
+    assert line["throughput_ratio_ci"]["c32"] == [0.98, 1.0]
+    assert line["ttft_added_ms_p50"] == 990.0
+    assert line["demo"]["throughput_ratio"] == {"c1": 0.5, "c32": 0.5}
+    assert line["demo"]["cpu_s"]["c1"] == {"gateway": 1.0}
+    assert overhead.table(found).row_count == 4
+
+
+@pytest.mark.engine
+def test_overhead_of_the_built_in_model_is_measured() -> None:
+    command = [sys.executable, SCRIPT, "--models", "demo", "--concurrency", "2", "--pairs", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    line = json.loads(done.stdout.splitlines()[-1])
+    assert line["demo"]["throughput_ratio"]["c2"] > 0
+    assert line["demo"]["cpu_s"]["c2"]["engine"] > 0
+    assert "1 pairs are few" in line["demo"]["complaints"][0]
