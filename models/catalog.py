@@ -259,6 +259,6 @@ def entry_named(name: str) -> Entry:
         raise CatalogNotFoundError(
             f"the catalog has no model {name!r}",
             param="name",
-            hint="`penstock get catalog` lists what it has",
+            hint="`penstock catalog` lists what it has",
         )
     return load_entry(FOLDER / f"{name.lower()}.yaml")

@@ -27,11 +27,29 @@ def resolve(source: str, cache_dir: Path) -> Path:
         case "file":
             folder = Path(rest)
         case "hf":
-            folder = _fetch_hub(rest, cache_dir)
+            folder = _fetch_hub(rest, cache_dir, WANTED_FILES)
         case _:
             raise SourceError(f"unknown kind of source: {scheme}://", param="source")
     check_folder(folder)
     return folder
+
+
+def fetch_config(source: str, cache_dir: Path) -> Path:
+    """Makes a source's config.json available, without its weights; returns its folder.
+
+    Raises:
+        SourceError: If the source cannot be reached.
+    """
+    scheme, _, rest = source.partition("://")
+    match scheme:
+        case "builtin":
+            return _builtin(rest)
+        case "file":
+            return Path(rest)
+        case "hf":
+            return _fetch_hub(rest, cache_dir, ["config.json"])
+        case _:
+            raise SourceError(f"unknown kind of source: {scheme}://", param="source")
 
 
 def check_local(source: str) -> None:
@@ -108,7 +126,7 @@ def _builtin(name: str) -> Path:
         ) from None
 
 
-def _fetch_hub(reference: str, cache_dir: Path) -> Path:
+def _fetch_hub(reference: str, cache_dir: Path, wanted: list[str]) -> Path:
     # Imported late: it takes half a second, and most processes only check a source's name.
     from huggingface_hub import errors as hub
     from huggingface_hub import snapshot_download
@@ -120,7 +138,7 @@ def _fetch_hub(reference: str, cache_dir: Path) -> Path:
                 repo,
                 revision=revision or None,
                 cache_dir=cache_dir / "hub",
-                allow_patterns=WANTED_FILES,
+                allow_patterns=wanted,
             )
         )
     except hub.GatedRepoError as exc:

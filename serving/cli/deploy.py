@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from models.catalog import Entry, entry_named
 from models.errors import BadRequestError, DeadlineError, ModelFailedError
 from models.manifest import Manifest, load_manifest, parse_manifest
 from serving.cli import client, output
@@ -22,7 +23,9 @@ LONGEST_NAME = 63
 def deploy(
     source: Annotated[
         str | None,
-        typer.Argument(help="hf://org/name@revision, file:///folder or builtin://guide."),
+        typer.Argument(
+            help="Name in the catalog, hf://org/name@revision, file:///folder or builtin://guide."
+        ),
     ] = None,
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="Manifest of the model, in YAML.")
@@ -30,15 +33,24 @@ def deploy(
     name: Annotated[
         str | None, typer.Option(help="Name for a source; by default made from it.")
     ] = None,
+    accelerator: Annotated[
+        str | None,
+        typer.Option(help="Variant of the catalog's model, as h200; by default by the pools."),
+    ] = None,
     wait: Annotated[
         bool, typer.Option(help="Wait until the model is ready, or asleep where min is 0.")
     ] = True,
     timeout_s: Annotated[float, typer.Option(min=1.0, help="Seconds to wait at most.")] = 600.0,
 ) -> None:
-    """Deploy a model from a manifest (-f) or straight from a source."""
-    manifest = _manifest(source, file, name)
+    """Deploy a model from the catalog, from a manifest (-f) or straight from a source."""
+    wanted = _entry(source, file, accelerator) or _manifest(source, file, name)
     console = output.stderr()
     with client.connect() as admin:
+        manifest = (
+            wanted
+            if isinstance(wanted, Manifest)
+            else _from_catalog(wanted, admin, accelerator, name)
+        )
         applied = admin.apply(manifest)
         what = "deployed" if applied.changed else "is deployed like that already"
         console.print(f"model {applied.model} {what}, revision {applied.revision}")
@@ -64,11 +76,47 @@ def name_of(source: str) -> str:
     return plain
 
 
+def _entry(source: str | None, file: Path | None, accelerator: str | None) -> Entry | None:
+    """The catalog's entry where the source is its name, else none.
+
+    Raises:
+        BadRequestError: If an accelerator is given beside something else.
+        CatalogNotFoundError: If the catalog has no such name.
+    """
+    if source is not None and file is None and "://" not in source:
+        if Path(source).suffix in (".yaml", ".yml"):
+            raise BadRequestError(f"{source} is a file", hint=f"`penstock deploy -f {source}`")
+        return entry_named(source)
+    if accelerator is not None:
+        raise BadRequestError(
+            "--accelerator goes with a name of the catalog only",
+            hint="a manifest says it in resources.accelerator",
+        )
+    return None
+
+
+def _from_catalog(
+    entry: Entry, admin: AdminClient, accelerator: str | None, name: str | None
+) -> Manifest:
+    """The manifest of the variant that was asked for, or that a pool of the platform runs.
+
+    Raises:
+        BadRequestError: If there is no such variant.
+    """
+    if accelerator is not None:
+        variant = entry.for_accelerator(accelerator)
+    else:
+        variant = entry.for_pools([pool.name for pool in admin.status().pools])
+    document = entry.manifest(variant).model_dump(mode="json", exclude_unset=True)
+    return parse_manifest(document | ({"name": name} if name else {}))
+
+
 def _manifest(source: str | None, file: Path | None, name: str | None) -> Manifest:
     if (source is None) == (file is None):
         raise BadRequestError(
             "give either a manifest or a source",
-            hint="`penstock deploy -f model.yaml`, or `penstock deploy hf://org/name`",
+            hint="`penstock deploy -f model.yaml`, `penstock deploy hf://org/name`, or a name of "
+            "`penstock catalog`",
         )
     if file is not None:
         if name is not None:

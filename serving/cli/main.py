@@ -20,6 +20,7 @@ from typer.exceptions import TyperException
 from models.errors import BadRequestError, PenstockError
 from serving.cli import (
     bench,
+    catalog,
     chat,
     delete,
     deploy,
@@ -27,6 +28,7 @@ from serving.cli import (
     get,
     logs,
     output,
+    plan,
     status,
     trace,
     up,
@@ -57,6 +59,8 @@ app.command("up")(up.up)
 app.command("down")(up.down)
 app.command("status")(status.status)
 app.command("deploy")(deploy.deploy)
+app.command("plan")(plan.plan)
+app.command("catalog")(catalog.catalog)
 app.command("delete")(delete.delete)
 app.add_typer(get.app, name="get")
 app.command("logs")(logs.logs)
