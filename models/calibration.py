@@ -121,8 +121,8 @@ POINTS = (
 """Rates are the sources'; mean lengths of the MLPerf sets are ours, from their descriptions."""
 
 FITTED = (0, 1)
-"""The points that the efficiencies are fitted on: engines as they ship, with unlike shares of
-prefill and decode. The others, tuned by the hardware's vendor, are left to show the error."""
+"""The points that the efficiencies are fitted on: vLLM itself, and one with another share of
+prefill. Only three of the six pairs have a solution; the documentation shows all."""
 
 
 def fit(first: Point, second: Point) -> Efficiency | None:

@@ -216,8 +216,10 @@ def load_entry(path: Path) -> Entry:
 
 def _from_manifest(manifest: Manifest) -> Entry:
     """A plain manifest of a built-in model as an entry of one variant."""
-    folder = BUILTINS[manifest.source.partition("://")[2]]
-    config = load_config(folder)
+    scheme, _, built_in = manifest.source.partition("://")
+    if scheme != "builtin" or built_in not in BUILTINS:
+        raise CatalogError(f"{manifest.source} is no built-in model; write a CatalogEntry")
+    config = load_config(BUILTINS[built_in])
     return Entry(
         apiVersion="penstock/v1",
         kind="CatalogEntry",

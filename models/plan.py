@@ -99,6 +99,6 @@ class Plan(Answer):
     roofline_tokens_s: float | None
     """The same if all of the roofline were reached."""
     measured: bool
-    """Whether published points of this kind of hardware were at hand for the error bar."""
+    """Whether a published point of this hardware is among those behind the error bar."""
     prices: list[Price]
     start_up: list[StartUp]

@@ -18,7 +18,7 @@ from models.roofline import Deployment
 UNMEASURED_FACTOR = 3.0
 """Error bar where no point of the kind was published (the CPU): an order of magnitude, no more."""
 GPU_START_S = 20.0
-"""Start of an engine beside reading weights, on a GPU: graphs and warm-up; assumed."""
+"""Start of an engine on a GPU beside reading weights: graphs and warm-up; assumed."""
 CPU_START_S = 1.0
 """The same on a CPU, forked and eager: 0.4-0.9 s were measured."""
 SHORT_CONTEXT = 4096
@@ -80,7 +80,6 @@ def plan(ask: Ask) -> Plan:
     batch = min(ask.concurrency, room)
     rates = _rates(deployment, batch, prompt, answer)
     model = deployment.model
-    reserve = deployment.reserve_bytes(ask.batched_tokens, ask.slots)
     return Plan(
         model=ask.model,
         family=model.family,
@@ -103,7 +102,7 @@ def plan(ask: Ask) -> Plan:
             total_gib=ask.hardware.memory_gib,
             usable_gib=deployment.usable_bytes() / GIB,
             weights_gib=deployment.weight_bytes / deployment.devices / GIB,
-            reserve_gib=reserve / GIB,
+            reserve_gib=deployment.reserve_bytes(ask.batched_tokens, ask.slots) / GIB,
             cache_gib=deployment.room_bytes(ask.batched_tokens, ask.slots) / GIB,
         ),
         max_concurrency=room,
@@ -156,11 +155,14 @@ def _placed(ask: Ask) -> Deployment | None:
     fitting = [
         (candidate, room) for candidate in _candidates(ask) if (room := _room(ask, candidate)) > 0
     ]
+    if not fitting:
+        return None
+    # Stages over hosts only where nothing smaller fits: more engines are the better way to grow.
+    one_stage = [found for found in fitting if found[0].pipeline_parallel == 1]
+    fitting = one_stage or fitting
     for candidate, room in fitting:
         if room >= ask.concurrency:
             return candidate
-    if not fitting:
-        return None
     return max(fitting, key=lambda found: found[1] / found[0].devices)[0]
 
 
@@ -172,7 +174,7 @@ def _candidates(ask: Ask) -> Iterable[Deployment]:
     """
     hardware, heads = ask.hardware, ask.architecture.heads
     widest = min(hardware.domain, 8)
-    ranks = [n for n in (1, 2, 4, 8, 16, 32) if n <= widest and heads % n == 0]
+    ranks = [n for n in (1, 2, 4, 8) if n <= widest and heads % n == 0]
     if ask.tensor_parallel is not None:
         if heads % ask.tensor_parallel or ask.tensor_parallel > hardware.domain:
             raise BadRequestError(
@@ -181,13 +183,13 @@ def _candidates(ask: Ask) -> Iterable[Deployment]:
                 param="tensor_parallel",
             )
         ranks = [ask.tensor_parallel]
-    stages = [ask.pipeline_parallel or 1]
-    sizes = [(tensor, stages[0]) for tensor in ranks]
+    stages = ask.pipeline_parallel or 1
+    sizes = [(tensor, stages) for tensor in ranks]
     if ask.pipeline_parallel is None and not hardware.is_cpu:
         sizes += [(ranks[-1], more) for more in range(2, MAX_STAGES + 1)]
-    if stages[0] > ask.architecture.layers:
+    if stages > ask.architecture.layers:
         raise BadRequestError(
-            f"{stages[0]} pipeline stages are more than {ask.architecture.layers} layers",
+            f"{stages} pipeline stages are more than {ask.architecture.layers} layers",
             param="pipeline_parallel",
         )
     for tensor, pipeline in sizes:
@@ -217,11 +219,11 @@ def _unfit(ask: Ask) -> DoesNotFitError:
     if ask.context > SHORT_CONTEXT:
         shorter = replace(one_of, context=SHORT_CONTEXT, prompt_tokens=None, answer_tokens=None)
         wider.append((f"--context {SHORT_CONTEXT}", shorter))
-    fits = []
-    for change, other in wider:
-        found = _placed(other)
-        if found is not None:
-            fits.append(f"{change} on {found.devices} x {other.hardware.name}")
+    fits = [
+        f"{change} on {found.devices} x {other.hardware.name}"
+        for change, other in wider
+        if (found := _placed(other)) is not None
+    ]
     return DoesNotFitError(
         f"{ask.model} in {ask.weights} does not fit {where}: weights "
         f"{largest.weight_bytes / GIB:.1f} GiB and one sequence of {ask.context} tokens "

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from planner_page import planner_page
 from pydantic import BaseModel, SecretStr
 from pydantic_core import PydanticUndefined
 from typer.cli import get_docs_for_click
@@ -112,6 +113,7 @@ PAGES = {
     "manifest.md": manifest_page,
     "metrics.md": metrics_page,
     "cli.md": cli_page,
+    "planner.md": lambda: planner_page(MADE),
 }
 
 

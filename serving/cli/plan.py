@@ -144,7 +144,10 @@ def _print(plan: Plan) -> None:
         load = f"{plan.prompt_tokens} in, {plan.answer_tokens} out"
         rows += [
             ("one sequence", _rate(plan.decode)),
-            ("engine", f"{_rate(plan.throughput)}; {load}; roofline {plan.roofline_tokens_s:.0f}"),
+            (
+                "engine",
+                f"{_rate(plan.throughput)}; {load}; roofline {_count(plan.roofline_tokens_s)}",
+            ),
         ]
     rows += [(f"price {price.capacity_class}", _price(price)) for price in plan.prices]
     rows += [
@@ -159,7 +162,12 @@ def _print(plan: Plan) -> None:
 
 
 def _rate(rate: Rate) -> str:
-    return f"{rate.expected:.3g} tokens/s ({rate.low:.3g} to {rate.high:.3g})"
+    return f"{_count(rate.expected)} tokens/s ({_count(rate.low)} to {_count(rate.high)})"
+
+
+def _count(number: float) -> str:
+    """Three digits are more than a prediction is worth; the rest are zeros."""
+    return f"{float(f'{number:.3g}'):,.4g}" if number < 1000 else f"{float(f'{number:.3g}'):,.0f}"
 
 
 def _price(price: Price) -> str:

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-import models
-from models.manifest import load_manifest
 from serving.cli.blueprint import Blueprint
 from serving.cli.guide import builtin_manifest
 from serving.cli.parts import PartSpec
@@ -92,11 +90,3 @@ def test_builtin_manifest_sleeps_and_wakes() -> None:
     manifest = builtin_manifest()
     assert manifest.source == "builtin://guide"
     assert manifest.scaling.min == 0
-
-
-def test_every_manifest_of_the_catalog_is_valid() -> None:
-    folder = Path(models.__file__).parent / "catalog"
-    found = sorted(folder.glob("*.yaml"))
-    assert found
-    for path in found:
-        assert load_manifest(path).name == path.stem
