@@ -11,11 +11,22 @@ from pydantic import BaseModel, ValidationError
 
 from loadtests.arrivals import open_loop as arrival_times
 from loadtests.client import Caller, Client, ServerError
+from loadtests.embeddings import Embeddings
 from loadtests.profile import Closed, Open, Profile
 from loadtests.prompts import Prompts, counter, learn
 from loadtests.recordings import Trace, load, scale
 from loadtests.runner import OnOutcome, Run, closed_loop, open_loop
-from loadtests.workload import Chat, Length, Session, Target, replay
+from loadtests.workload import (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    Chat,
+    Length,
+    Session,
+    Target,
+    Workload,
+    replay,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +83,7 @@ async def learn_server(
         ServerError: The server cannot be used.
     """
     name = model or await model_of(client)
-    prompts = await learn(await counter(client, name, chat=not _completions(profile)))
+    prompts = await learn(await counter(client, name, _path(profile)))
     return Target(name, profile.stream, profile.ignore_eos, profile.temperature), prompts
 
 
@@ -138,11 +149,14 @@ def scaled_trace(profile: Profile, seed: int) -> Trace:
     return scale(load(profile.load.path()), profile.load.scaling(seed))
 
 
-def _completions(profile: Profile) -> bool:
-    """Whether prompts go to the completions route, whose template has other tokens."""
+def _path(profile: Profile) -> str:
+    """The route that the prompts go to; each has its own template and so its own count."""
     if not isinstance(profile.load, Closed | Open):
-        return True
-    return isinstance(profile.workload, Chat) and profile.workload.completion
+        return COMPLETIONS
+    workload = profile.workload
+    if isinstance(workload, Embeddings):
+        return EMBEDDINGS
+    return COMPLETIONS if isinstance(workload, Chat) and workload.completion else CHAT
 
 
 def _sessions(prepared: Prepared, profile: Profile, seed: int) -> Iterator[Session]:
@@ -158,7 +172,11 @@ async def _warm_up(prepared: Prepared, profile: Profile, seed: int) -> None:
     if not profile.warmup:
         return
     # Short, so that they fit the context of any model.
-    warm = Chat(Length(32), Length(8), completion=_completions(profile), kind="warmup")
+    path = _path(profile)
+    warm: Workload = (
+        Embeddings(Length(32), kind="warmup") if path == EMBEDDINGS
+        else Chat(Length(32), Length(8), completion=path == COMPLETIONS, kind="warmup")
+    )  # fmt: skip
     sessions = warm.sessions(prepared.target, prepared.prompts, seed)
     run = await closed_loop(
         prepared.client.measure, islice(sessions, profile.warmup), concurrency=1,

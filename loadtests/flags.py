@@ -30,7 +30,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
     asked = parser.add_argument_group("what is asked")
     add = asked.add_argument
-    add("--workload", choices=("chat", "conversation", "agent"))
+    add("--workload", choices=("chat", "conversation", "agent", "embeddings"))
+    add("--dialogues", metavar="FILE", help="ask what a file of ShareGPT's kind asks")
     add("--completion", action="store_true", help="ask /v1/completions")
     add("--input-tokens", type=int, metavar="N", help="exact length of a prompt")
     add("--output-tokens", type=int, metavar="N", help="max_tokens of a reply")
@@ -149,6 +150,8 @@ def _load(parsed: argparse.Namespace, load: dict[str, object]) -> dict[str, obje
 def _workload(parsed: argparse.Namespace, workload: dict[str, object]) -> dict[str, object]:
     if parsed.workload is not None and workload.get("type") != parsed.workload:
         workload = {"type": parsed.workload}
+    if parsed.dialogues is not None:
+        workload = {"type": "dialogues", "file": parsed.dialogues}
     if parsed.input_tokens is not None:
         workload["prompt"] = {"mean": parsed.input_tokens}
     if parsed.output_tokens is not None:

@@ -8,9 +8,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loadtests.arrivals import RateCurve, constant, day, ramp, spike, steps
+from loadtests.dialogues import Dialogues
+from loadtests.embeddings import Embeddings
+from loadtests.mix import Mix
 from loadtests.recordings import Scaling
 from loadtests.summary import Gate, Slo, parse_gate
-from loadtests.workload import Agent, Chat, Conversation, Mix
+from loadtests.workload import Agent, Chat, Conversation
 
 PROFILES = Path(__file__).parent / "profiles"
 TRACES = Path(__file__).parent / "traces"
@@ -104,9 +107,9 @@ class Profile(_Part):
 
     about: str = ""
     """What it is for, in one sentence."""
-    workload: Annotated[Chat | Conversation | Agent | Mix, Field(discriminator="type")] = Field(
-        default_factory=Chat
-    )
+    workload: Annotated[
+        Chat | Conversation | Agent | Dialogues | Embeddings | Mix, Field(discriminator="type")
+    ] = Field(default_factory=Chat)
     load: Annotated[Closed | Open | Replay, Field(discriminator="type")] = Field(
         default_factory=lambda: Closed(requests=20)
     )

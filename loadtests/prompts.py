@@ -119,15 +119,16 @@ async def _single(count: Count, words: list[str], anchor: str, base: int) -> lis
     ]
 
 
-async def counter(client: Caller, model: str, *, chat: bool) -> Count:
-    """How this server counts the tokens of a chat's or a completion's prompt.
+async def counter(client: Caller, model: str, path: str) -> Count:
+    """How this server counts the tokens of a prompt that is sent to `path`: of a chat, a completion
+    or an embedding.
 
     Raises:
         ServerError: It can do neither.
     """
 
     def fields(text: str) -> dict[str, object]:
-        if chat:
+        if path.endswith("/chat/completions"):
             return {"model": model, "messages": [{"role": "user", "content": text}]}
         return {"model": model, "prompt": text}
 
@@ -136,9 +137,11 @@ async def counter(client: Caller, model: str, *, chat: bool) -> Count:
         return _read(_Tokenized, *answer).count
 
     async def by_usage(text: str) -> int:
-        path = "/v1/chat/completions" if chat else "/v1/completions"
-        answer = await client.call(path, fields(text) | {"max_tokens": 1})
-        return _read(_Answer, *answer).usage.prompt_tokens
+        if path.endswith("/embeddings"):
+            asked: dict[str, object] = {"model": model, "input": text}
+        else:
+            asked = fields(text) | {"max_tokens": 1}
+        return _read(_Answer, *await client.call(path, asked)).usage.prompt_tokens
 
     try:
         await by_tokenize("a")

@@ -23,6 +23,7 @@ STRICT = ConfigDict(extra="forbid")
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
+EMBEDDINGS = "/v1/embeddings"
 
 
 class Session(Protocol):
@@ -124,7 +125,7 @@ class Chat:
 
 
 @dataclass(slots=True)
-class _Talk:
+class Talk:
     """A visitor who goes on; each answer becomes part of the next prompt."""
 
     target: Target
@@ -134,6 +135,7 @@ class _Talk:
     said: list[dict[str, object]] = field(default_factory=list)
 
     def next(self, last: Outcome | None) -> Ask | None:
+        """See Session."""
         if not self.turns or (last is not None and not last.ok):
             return None
         if last is not None:
@@ -177,7 +179,7 @@ class Conversation:
                 for _ in range(self.turns.draw(rng))
             ]
             turns[0][0].insert(0, dict(system))
-            yield _Talk(target, self.kind, turns)
+            yield Talk(target, self.kind, turns)
 
 
 TOOL: dict[str, object] = {
@@ -233,7 +235,7 @@ class Agent:
                     )
                 )
             turns[0][0].insert(0, dict(system))
-            yield _Talk(target, self.kind, turns, [TOOL] if self.tools else None)
+            yield Talk(target, self.kind, turns, [TOOL] if self.tools else None)
 
 
 def replay(trace: Trace, target: Target, prompts: Prompts, seed: int = 0) -> list[Session]:
@@ -267,34 +269,3 @@ class Workload(Protocol):
 
     def sessions(self, target: Target, prompts: Prompts, seed: int) -> Iterator[Session]:
         """Endless visitors."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A kind of visitor and how often it comes."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
-    weight: float
-    workload: Chat | Conversation | Agent
-
-
-@dataclass(frozen=True, slots=True)
-class Mix:
-    """Several kinds of visitors by weight."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
-    parts: tuple[Part, ...]
-    type: Literal["mix"] = "mix"
-
-    def sessions(self, target: Target, prompts: Prompts, seed: int) -> Iterator[Session]:
-        """Endless visitors."""
-        rng = random.Random(f"mix/{seed}")  # noqa: S311
-        sources = [
-            part.workload.sessions(target, prompts, seed + number)
-            for number, part in enumerate(self.parts)
-        ]
-        weights = [part.weight for part in self.parts]
-        while True:
-            yield next(rng.choices(sources, weights)[0])

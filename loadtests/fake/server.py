@@ -12,6 +12,7 @@ import orjson
 from loadtests.alarm import Alarm
 from loadtests.fake.answers import Answer
 from loadtests.fake.blocks import Token
+from loadtests.fake.embedding import embed
 from loadtests.fake.faults import Fault, FaultKind, fault_for, parse_fault
 from loadtests.fake.http1 import Connection, Reply, Request
 from loadtests.fake.ledger import Ledger
@@ -72,6 +73,7 @@ class FakeEngine:
             ("POST", "/v1/completions"): lambda request, reply: self._generate(
                 parse_completion(request.body), request, reply
             ),
+            ("POST", "/v1/embeddings"): self._embed,
             ("PUT", "/fake/faults"): self._set_faults,
         }
 
@@ -229,6 +231,9 @@ class FakeEngine:
 
     def _tokenize(self, request: Request, reply: Reply) -> None:
         reply.send(200, tokenize(request.body, self.identity.max_model_len))
+
+    def _embed(self, request: Request, reply: Reply) -> None:
+        reply.send(200, embed(request.body, self.identity.model))
 
     def _models(self, _request: Request, reply: Reply) -> None:
         model = {

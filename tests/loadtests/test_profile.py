@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 
 from loadtests.arrivals import open_loop
+from loadtests.mix import Mix
 from loadtests.profile import PROFILES, Closed, Open, ProfileError, Replay, fields_of, read
-from loadtests.workload import Chat, Length, Mix
+from loadtests.workload import Chat, Length
 
 SHIPPED = sorted(path.stem for path in PROFILES.glob("*.yaml"))
 

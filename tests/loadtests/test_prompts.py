@@ -6,6 +6,7 @@ import pytest
 
 from loadtests.client import Client, ServerError
 from loadtests.prompts import counter, learn
+from loadtests.workload import CHAT, COMPLETIONS, EMBEDDINGS
 
 
 def tokenizer(*, overhead: int, long_words: bool = False) -> Callable[[str], Awaitable[int]]:
@@ -58,17 +59,18 @@ async def test_tokenizer_that_does_not_add_up_is_refused() -> None:
         await learn(shrinks_when_long)
 
 
-@pytest.mark.parametrize("chat", [True, False])
-async def test_server_counts_by_its_tokenize_route(start, chat: bool) -> None:
+@pytest.mark.parametrize(("path", "overhead"), [(CHAT, 3), (COMPLETIONS, 0), (EMBEDDINGS, 0)])
+async def test_server_counts_by_its_tokenize_route(start, path: str, overhead: int) -> None:
     url = await start()
     async with Client(url) as client:
-        prompts = await learn(await counter(client, "fake", chat=chat))
+        prompts = await learn(await counter(client, "fake", path))
         _status, metrics = await client.call("/metrics")
-    assert prompts.overhead == (3 if chat else 0)  # <|user|>, <|end|>, <|assistant|>
+    assert prompts.overhead == overhead  # <|user|>, <|end|>, <|assistant|>
     assert b'vllm:prompt_tokens_total{engine="0",model_name="fake"} 0.0' in metrics
 
 
-async def test_server_without_tokenize_counts_by_its_usage(start) -> None:
+@pytest.mark.parametrize(("path", "overhead"), [(CHAT, 3), (EMBEDDINGS, 0)])
+async def test_server_without_tokenize_counts_by_its_usage(start, path: str, overhead: int) -> None:
     url = await start()
 
     class WithoutTokenize(Client):
@@ -76,12 +78,12 @@ async def test_server_without_tokenize_counts_by_its_usage(start) -> None:
             return (404, b"{}") if path == "/tokenize" else await super().call(path, body)
 
     async with WithoutTokenize(url) as client:
-        prompts = await learn(await counter(client, "fake", chat=True))
-    assert prompts.overhead == 3
+        prompts = await learn(await counter(client, "fake", path))
+    assert prompts.overhead == overhead
 
 
 async def test_server_that_counts_nothing_is_refused(start) -> None:
     url = await start(token="secret")
     async with Client(url) as client:
         with pytest.raises(ServerError, match="401"):
-            await counter(client, "fake", chat=True)
+            await counter(client, "fake", CHAT)

@@ -7,9 +7,10 @@ import pytest
 
 from loadtests.client import Ask
 from loadtests.measure import Failure, Outcome
+from loadtests.mix import Mix, Part
 from loadtests.prompts import Prompts
 from loadtests.recordings import Row, Trace
-from loadtests.workload import Agent, Chat, Conversation, Length, Mix, Part, Session, Target, replay
+from loadtests.workload import Agent, Chat, Conversation, Length, Session, Target, replay
 
 PROMPTS = Prompts([f"w{number}" for number in range(50)], overhead=3)
 TARGET = Target("m")
