@@ -118,7 +118,8 @@ POINTS = (
         9428, 684, 205, f"{_MLPERF}; LongBench and others; engines of 4 GPUs assumed",
     ),
 )  # fmt: skip
-"""Rates are the sources'; mean lengths of the MLPerf sets are ours, from their descriptions."""
+"""Rates are the sources'. Point 3's mean answer is in MLPerf's rules (294.45 tokens); the other
+mean lengths of its sets, the batches and the split into engines are our assumptions."""
 
 FITTED = (0, 1)
 """The points that the efficiencies are fitted on: vLLM itself, and one with another share of

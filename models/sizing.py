@@ -292,10 +292,9 @@ def _start_up(deployment: Deployment) -> list[StartUp]:
     hardware = deployment.hardware
     fixed_s = CPU_START_S if hardware.is_cpu else GPU_START_S
     hosts = -(-deployment.devices // hardware.gpus_a_host)
+    to_devices = hardware.host_gb_s * deployment.devices
     starts = []
     for storage in STORAGE:
-        from_storage = storage.gb_s * hosts
-        to_devices = hardware.host_gb_s * deployment.devices
-        read_s = deployment.weight_bytes / 1e9 / min(from_storage, to_devices)
+        read_s = deployment.weight_bytes / 1e9 / min(storage.gb_s * hosts, to_devices)
         starts.append(StartUp(storage=storage.name, read_s=read_s, start_s=fixed_s + read_s))
     return starts

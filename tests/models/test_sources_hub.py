@@ -13,18 +13,19 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from models.errors import SourceError
-from models.sources import resolve
+from models.sources import fetch_config, resolve
 try:
-    print(resolve(sys.argv[1], Path(sys.argv[2])))
+    ask = fetch_config if sys.argv[3:] else resolve
+    print(ask(sys.argv[1], Path(sys.argv[2])))
 except SourceError as exc:
     print(f"refused: {exc} hint: {exc.hint}")
 """
 
 
-def fetch(source: str, cache: Path, endpoint: str, **environment: str) -> str:
+def fetch(source: str, cache: Path, endpoint: str, *how: str, **environment: str) -> str:
     """What `resolve` comes to in a process of its own: the hub's client reads its settings once."""
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, source, str(cache)],
+        [sys.executable, "-c", SCRIPT, source, str(cache), *how],
         env={
             "HF_ENDPOINT": endpoint,
             "HF_HOME": str(cache / "home"),
@@ -60,6 +61,16 @@ def test_repository_is_fetched_once_and_without_pickles_or_code(tmp_path: Path, 
         ).read_bytes()
         assert Path(fetch("hf://acme/tiny@main", tmp_path / "cache", endpoint)) == folder
         assert len(fetched) == 2
+
+
+def test_configuration_is_fetched_without_the_weights(tmp_path: Path, repo: Path) -> None:
+    with hub("acme/tiny", repo) as (endpoint, fetched):
+        folder = Path(fetch("hf://acme/tiny", tmp_path / "cache", endpoint, "config"))
+        assert fetched == ["config.json"]
+        assert (folder / "config.json").read_bytes() == (repo / "config.json").read_bytes()
+        # Whoever deploys later gets the weights all the same.
+        fetch("hf://acme/tiny", tmp_path / "cache", endpoint)
+        assert "model.safetensors" in fetched
 
 
 @pytest.mark.parametrize(
