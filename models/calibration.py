@@ -2,7 +2,8 @@
 
 A request of `p` prompt and `o` answer tokens, in a full batch of B, takes of its engine
 
-    T = p-token prefill / prefill efficiency + o x decode step(B) / B / decode efficiency
+    T = p-token prefill / prefill efficiency
+        + o / B x (decode step(B) / decode efficiency + overhead of a step)
 
 because prompts and answers share the same steps (chunked prefill: their times add up). With the
 roofline's times on two measured points this is two linear equations in two unknowns. The error
@@ -65,14 +66,20 @@ class Point:
         )
 
     @property
+    def overhead_s(self) -> float:
+        """A request's share of what its steps take beside the devices' work."""
+        return self.answer_tokens * self.deployment.step_overhead_s / self.batch
+
+    @property
     def measured_s(self) -> float:
-        """Seconds that one request took of its engine."""
-        return self.answer_tokens / (self.tokens_s_a_device * self.deployment.devices)
+        """Seconds that one request took of its engine's devices."""
+        engine = self.tokens_s_a_device * self.deployment.devices
+        return self.answer_tokens / engine - self.overhead_s
 
     def predicted(self, efficiency: Efficiency) -> float:
         """Answer tokens/s of one device, as the planner predicts it."""
         prefill_s, decode_s = self.ideal_s()
-        took_s = prefill_s / efficiency.prefill + decode_s / efficiency.decode
+        took_s = prefill_s / efficiency.prefill + decode_s / efficiency.decode + self.overhead_s
         return self.answer_tokens / took_s / self.deployment.devices
 
 

@@ -41,7 +41,7 @@ class Rate(Answer):
 
 
 class Price(Answer):
-    """Price of a million answer tokens at full load, in US dollars; prompts included."""
+    """Price of a million answer tokens while `concurrency` run, in US dollars; prompts included."""
 
     capacity_class: CapacityClass
     gpu_hour_usd: float

@@ -18,7 +18,7 @@ from models.roofline import Deployment
 UNMEASURED_FACTOR = 3.0
 """Error bar where no point of the kind was published (the CPU): an order of magnitude, no more."""
 GPU_START_S = 20.0
-"""Start of an engine on a GPU beside reading weights: graphs and warm-up; assumed."""
+"""Start of an engine on a GPU beside reading weights: graphs, warm-up; assumed."""
 CPU_START_S = 1.0
 """The same on a CPU, forked and eager: 0.4-0.9 s were measured."""
 SHORT_CONTEXT = 4096
@@ -111,7 +111,7 @@ def plan(ask: Ask) -> Plan:
         prefill=rates.prefill,
         throughput=rates.throughput,
         roofline_tokens_s=rates.roofline,
-        measured=_is_measured(ask.hardware),
+        measured=any(point.deployment.hardware is ask.hardware for point in POINTS),
         prices=_prices(ask, deployment, rates.throughput),
         start_up=_start_up(deployment),
     )
@@ -251,17 +251,14 @@ def _rates(deployment: Deployment, batch: int, prompt: int, answer: int) -> _Rat
         return _Rates(None, prefill, None, None)
     step_s = deployment.decode_step_s(batch, prompt + answer / 2)
     ideal_s = prefill_s + answer * step_s / batch
-    took_s = prefill_s / reached.prefill + answer * step_s / batch / reached.decode
+    real_step_s = step_s / reached.decode + deployment.step_overhead_s
+    took_s = prefill_s / reached.prefill + answer * real_step_s / batch
     return _Rates(
-        decode=_rate(reached.decode / step_s, hardware),
+        decode=_rate(1 / real_step_s, hardware),
         prefill=prefill,
         throughput=_rate(answer / took_s, hardware),
         roofline=answer / ideal_s,
     )
-
-
-def _is_measured(hardware: Hardware) -> bool:
-    return any(point.deployment.hardware is hardware for point in POINTS)
 
 
 def _rate(expected: float, hardware: Hardware) -> Rate:

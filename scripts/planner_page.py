@@ -72,7 +72,9 @@ How it counts:
   (assumed; vLLM measures them). An engine takes {roofline.GPU_SHARE:.0%} of a GPU's memory.
 - **Decode**: a step takes the longer of its bytes over the bandwidth and its operations over the
   peak (the roofline: Williams, Waterman and Patterson, 2009), plus two all-reduces a layer
-  (Pope et al., 2022). A batch of b tokens reads the share 1 - (1 - k/n)^b of n experts.
+  (Pope et al., 2022) and {1000 * roofline.GPU_STEP_S:.0f} ms for scheduling and launching (assumed;
+  {1000 * roofline.CPU_STEP_S:.0f} on a CPU). A batch of b tokens reads the share
+  1 - (1 - k/n)^b of n experts.
 - **Prefill**: 2 x active parameters a token, and attention over half of the prompt.
 - **Throughput**: prompts and answers share the steps, so that their times add up.
 - **Start**: reading the weights at the storage's rate, and {GPU_START_S:.0f} s for the rest on a
@@ -90,8 +92,8 @@ efficiencies explains both. Errors are those of the prediction, in the order of 
 CATALOG = f"""
 Each variant of the catalog with its own parallel sizes, for sequences of {CONTEXT} tokens, three
 quarters of them prompt, {CONCURRENCY} at once or as many as fit. "At once, longest" is for the
-variant's `max_model_len`. At most 1024 at once are planned with. Prices are for answer tokens at
-full load, prompts included.
+variant's `max_model_len`. At most 1024 at once are planned with. Prices are for answer tokens,
+prompts included, while that load lasts.
 """
 
 COUNTED = "What the planner counts from config.json, in 10^9, beside what the authors say."
@@ -114,7 +116,8 @@ point {second} has another share of prefill and a tensor-parallel engine. The ot
 say; their error stands as it is. The worst error, a factor of **{error_factor():.2f}**, is the
 error bar of every prediction on a GPU, also of those that no point was measured on (A100, L40S,
 B200) and of mixtures of experts, which no point covers; on a CPU it is
-{UNMEASURED_FACTOR:g}, and a guess. The mean answer of point 3 (294.45 tokens) is in MLPerf's
+{UNMEASURED_FACTOR:g}, and a guess. Two points outside the fit are few: read the bar as the least that
+a prediction may be off. The mean answer of point 3 (294.45 tokens) is in MLPerf's
 rules. The other mean lengths of its data sets, the batch (as many as memory holds, 1024 at most)
 and the split into engines are our assumptions: the published results do not say them.
 """
