@@ -116,8 +116,8 @@ point {second} has another share of prefill and a tensor-parallel engine. The ot
 say; their error stands as it is. The worst error, a factor of **{error_factor():.2f}**, is the
 error bar of every prediction on a GPU, also of those that no point was measured on (A100, L40S,
 B200) and of mixtures of experts, which no point covers; on a CPU it is
-{UNMEASURED_FACTOR:g}, and a guess. Two points outside the fit are few: read the bar as the least that
-a prediction may be off. The mean answer of point 3 (294.45 tokens) is in MLPerf's
+{UNMEASURED_FACTOR:g}, and a guess. Two points outside the fit are few: read the bar as the least
+that a prediction may be off. The mean answer of point 3 (294.45 tokens) is in MLPerf's
 rules. The other mean lengths of its data sets, the batch (as many as memory holds, 1024 at most)
 and the split into engines are our assumptions: the published results do not say them.
 """
