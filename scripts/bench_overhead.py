@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -167,7 +168,8 @@ class Found:
     """What a model showed at one concurrency: the bench command's comparison, and CPU seconds."""
 
     concurrency: int
-    compared: dict[str, dict[str, dict[str, float]]]
+    # As JSON says it: a figure's name, then `a`, `b` (medians), `ratio` and `added` (intervals).
+    compared: dict[str, dict[str, Any]]
     cpu_s: dict[str, float]
     complaints: tuple[str, ...]
 
@@ -210,19 +212,27 @@ def figures(found: Sequence[Found]) -> dict[str, object]:
             for one in found
         }
 
-    shown: dict[str, object] = {
-        "throughput_ratio": each("output_rate", "ratio"),
-        "throughput_ratio_ci": {
+    def ends(name: str, kind: str, scale: float = 1.0) -> dict[str, list[float]]:
+        return {
             f"c{one.concurrency}": [
-                round(one.compared["output_rate"]["ratio"][end], 4) for end in ("low", "high")
+                round(one.compared[name][kind][end] * scale, 4) for end in ("low", "high")
             ]
             for one in found
-        },
+        }
+
+    shown: dict[str, object] = {
+        "throughput_ratio": each("output_rate", "ratio"),
+        "throughput_ratio_ci": ends("output_rate", "ratio"),
     }
     for mark in ("p50", "p99"):
         added_ms = each(f"ttft_{mark}", "added", 1000.0)
         shown[f"ttft_added_ms_{mark}"] = next(iter(added_ms.values()))
         shown[f"ttft_added_ms_{mark}_each"] = added_ms
+        shown[f"ttft_added_ms_{mark}_ci"] = ends(f"ttft_{mark}", "added", 1000.0)
+    shown["ttft_ms_p50_bare"] = {
+        f"c{one.concurrency}": round(float(one.compared["ttft_p50"]["b"]) * 1000, 2)
+        for one in found
+    }
     shown["cpu_s"] = {f"c{one.concurrency}": one.cpu_s for one in found}
     shown["complaints"] = sorted({said for one in found for said in one.complaints})
     return shown

@@ -44,6 +44,7 @@ def test_line_has_the_large_models_figures_outside_and_the_demos_inside(
     assert line["throughput_ratio"] == {"c1": 0.99, "c32": 0.99}
     assert line["throughput_ratio_ci"]["c32"] == [0.98, 1.0]
     assert line["ttft_added_ms_p50"] == 990.0
+    assert line["ttft_added_ms_p50_ci"]["c1"] == [980.0, 1000.0]
     assert line["demo"]["throughput_ratio"] == {"c1": 0.5, "c32": 0.5}
     assert line["demo"]["cpu_s"]["c1"] == {"gateway": 1.0}
     assert overhead.table(found).row_count == 4
