@@ -32,7 +32,7 @@ def locust(*flags: str) -> subprocess.CompletedProcess[str]:
 def test_closed_profile_runs_users_and_fills_the_statistics(url: str) -> None:
     done = locust(
         "--host", url, "--api-key", "t", "--load-profile", "agent", "-u", "3", "-r", "99",
-        "-t", "3s", "--json",
+        "-t", "2s", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = {(row["name"], row["method"]): row for row in json.loads(done.stdout)}
@@ -51,7 +51,7 @@ def test_open_profile_is_shared_by_two_workers(url: str, tmp_path: Path) -> None
     )
     done = locust(
         "--host", url, "--api-key", "t", "--load-profile", str(profile), "--processes", "2",
-        "-u", "2", "-r", "99", "-t", "5s",
+        "-u", "2", "-r", "99", "-t", "3s",
     )  # fmt: skip
     found = re.search(r"penstock: (\d+) completed, 0 failed", done.stderr)
     assert found is not None, done.stderr
