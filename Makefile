@@ -54,6 +54,10 @@ bench: setup ## load test of what serves at URL, with PENSTOCK_API_KEY (BENCH_FL
 bench-overhead: setup ## the platform against its bare engine (BENCH_FLAGS="--quick"; minutes)
 	$(BIN)/python scripts/bench_overhead.py $(BENCH_FLAGS)
 
+.PHONY: bench-cold-start
+bench-cold-start: setup ## sleeping models to their first token (BENCH_FLAGS="--wakes 10")
+	$(BIN)/python scripts/bench_cold_start.py $(BENCH_FLAGS)
+
 .PHONY: bench-truth
 bench-truth: setup ## how exact the load tests measure, beside vLLM's own client
 	$(BIN)/python -m loadtests.truth $(BENCH_FLAGS)

@@ -1,6 +1,7 @@
 """A host's side of its engine's HTTP server: readiness, probe, health, requests in flight."""
 
 import asyncio
+import ssl
 from dataclasses import dataclass
 
 import httpx
@@ -11,6 +12,9 @@ from serving.engine.guard import IN_FLIGHT_PATH
 PROBE_TIMEOUT_S = 60.0
 HEALTH_TIMEOUT_S = 3.0
 POLL_S = 0.1
+
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Engines speak plain HTTP: httpx would load the system's certificates for each client, 30 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class EngineClient:
             base_url=url,
             headers={"authorization": f"Bearer {token}"},
             transport=transport,
+            verify=NO_TLS,
             timeout=HEALTH_TIMEOUT_S,
         )
 

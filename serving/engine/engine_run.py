@@ -120,7 +120,6 @@ class EngineRun:
         """Raises when the engine ends by itself; else it goes on until it is cancelled."""
         manifest, around = self._assignment.manifest, self._around
         folder = await asyncio.to_thread(around.resolve, manifest.source, around.cache_dir)
-        await asyncio.to_thread(_prune_logs, self._log_path.parent)
         request = SpawnRequest(
             engine_id=self._assignment.engine_id,
             args=vllm_arguments(manifest, folder),
@@ -133,6 +132,7 @@ class EngineRun:
             mode=manifest.engine.spawn,
         )
         self._lease = await self._spawn(request)
+        await asyncio.to_thread(_prune_logs, self._log_path.parent)  # while the engine starts
         forked = asyncio.get_running_loop().create_future()
         ready = asyncio.Event()
         follower = asyncio.create_task(self._follow(self._lease, forked, ready))

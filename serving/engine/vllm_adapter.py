@@ -1,6 +1,7 @@
 """The only module that imports vLLM: warms it up, and runs one engine with its OpenAI app.
 
-All use of vLLM's inner API is here, for vLLM 0.32.0. The imports stand inside the functions, so
+All use of vLLM's inner API is here, for vLLM 0.32.0, and so the module is longer than others; what
+needs no vLLM of it goes elsewhere. The imports stand inside the functions, so
 that this module can be named without paying for vLLM's import (7 s).
 """
 
@@ -16,14 +17,17 @@ import socket
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from models.errors import BadRequestError, UnavailableError, UpstreamError
 from serving.engine import causes, warm_modules
+from serving.engine.facade import Facade
 from serving.protocol import StartPhase
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
     from vllm.utils.argparse_utils import FlexibleArgumentParser
     from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -77,6 +81,7 @@ def pre_import() -> str:
     type(current_platform).register_triton_kernel_overrides = classmethod(lambda cls: None)
     torch._dynamo.trace_rules.get_torch_obj_rule_map()
     _parser()
+    _remember_what_stays()
     gc.collect()
     gc.freeze()  # else each child copies and walks the whole heap: 0.9 s
     return f"vllm {__version__}"
@@ -125,8 +130,6 @@ def serve(arguments: Sequence[str], listener: socket.socket, mark: Mark) -> None
 async def _serve(args: argparse.Namespace, listener: socket.socket, mark: Mark) -> None:
     from vllm import envs
     from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.entrypoints.launchers.api_server.app_state import init_app_state
-    from vllm.entrypoints.launchers.app import build_app
     from vllm.entrypoints.launchers.launcher import serve_http, validate_api_server_args
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -141,15 +144,27 @@ async def _serve(args: argparse.Namespace, listener: socket.socket, mark: Mark) 
         raise BadRequestError(cause.sentence, hint=cause.hint) from exc
     # The CPU platform has just set this to spawn, which would import everything anew.
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
-    engine = AsyncLLM.from_vllm_config(
+    facade: Facade[AsyncLLM, FastAPI] = Facade(functools.partial(_build_app, args))
+
+    class Engine(AsyncLLM):
+        """Builds its app while its core loads the weights."""
+
+        def __init__(self, *given: Any, **named: Any) -> None:
+            if _only_generates(config.model_config):
+                _after_core_fork(lambda: facade.begin(self, ("generate",)))
+            super().__init__(*given, **named)
+
+    engine = Engine.from_vllm_config(
         config,
         usage_context=UsageContext.OPENAI_API_SERVER,
         disable_log_stats=args.disable_log_stats,
     )
     try:
-        tasks = await engine.get_supported_tasks()
-        app = build_app(args, tasks, engine.model_config)
-        await init_app_state(engine, app.state, args, tasks)
+        app = (
+            facade.app()
+            if facade.begun
+            else await _build_app(args, engine, await engine.get_supported_tasks())
+        )
         host, port = listener.getsockname()[:2]
         # Callers may connect already: the launcher listens, and uvicorn accepts what waits.
         mark(StartPhase.ENGINE_READY)
@@ -174,6 +189,37 @@ async def _serve(args: argparse.Namespace, listener: socket.socket, mark: Mark) 
     finally:
         engine.shutdown(timeout=0)
     await stopping
+
+
+async def _build_app(
+    args: argparse.Namespace, engine: "AsyncLLM", tasks: tuple[str, ...]
+) -> "FastAPI":
+    from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+    from vllm.entrypoints.launchers.app import build_app
+
+    app: FastAPI = build_app(args, tasks, engine.model_config)
+    await init_app_state(engine, app.state, args, tasks)
+    return app
+
+
+def _only_generates(model: Any) -> bool:
+    """Whether text generation is all that the engine's core will say it can do."""
+    info = model._model_info
+    plain = info.is_text_generation_model and not info.supports_transcription
+    return bool(model.runner_type == "generate" and plain)
+
+
+def _after_core_fork(do: Callable[[], None]) -> None:
+    """Has `do` called where vLLM itself begins what may run beside the core's start."""
+    from vllm.v1.engine.core_client import MPClient
+
+    ordinary = MPClient._start_mm_warmup
+
+    def start_mm_warmup(client: Any) -> None:
+        ordinary(client)
+        do()
+
+    MPClient._start_mm_warmup = start_mm_warmup
 
 
 async def _watch_core(engine: "AsyncLLM") -> NoReturn:
@@ -205,6 +251,31 @@ def _parser() -> "FlexibleArgumentParser":
             raise ValueError(message)
 
     return make_arg_parser(Parser(prog="vllm"))
+
+
+def _remember_what_stays() -> None:
+    """Has vLLM ask once, before the fork, for what is the same in every engine of this node."""
+    import vllm.logger
+    from vllm.config.logging import LoggingConfig
+    from vllm.utils import cpu_resource_utils
+
+    # Each look goes through the metadata of all that is installed: 18 ms, six times a start.
+    installed: Any = metadata
+    installed.entry_points = functools.cache(installed.entry_points)
+    for group in warm_modules.ENTRY_POINTS:
+        installed.entry_points(group=group)
+    # `lscpu`, 8 ms, twice a start.
+    cpu_resource_utils._get_cpu_list = functools.cache(cpu_resource_utils._get_cpu_list)
+    cpu_resource_utils._get_cpu_list()
+    # The API process and the core set up the same logging each: with 400 loggers 60 ms.
+    vllm.logger.configure_logging_if_needed(LoggingConfig())
+    ordinary = vllm.logger._configure_vllm_root_logger
+
+    def configure_root(config: Any = None) -> None:
+        if config != vllm.logger._last_configured_logging_config:
+            ordinary(config)
+
+    vllm.logger._configure_vllm_root_logger = configure_root
 
 
 def _quiet_the_server() -> None:

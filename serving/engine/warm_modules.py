@@ -50,6 +50,10 @@ ALWAYS = (
     "vllm.model_executor.models.qwen2",
     "vllm.model_executor.models.qwen3",
     "model_hosting_container_standards.sagemaker",
+    "model_hosting_container_standards.common.custom_code_ref_resolver",
+    "model_hosting_container_standards.common.custom_code_ref_resolver.file_loader",
+    "model_hosting_container_standards.common.custom_code_ref_resolver.function_loader",
+    "model_hosting_container_standards.common.custom_code_ref_resolver.module_loader",
     "transformers.models.llama.configuration_llama",
     "transformers.models.qwen2.configuration_qwen2",
     "transformers.models.qwen3.configuration_qwen3",
@@ -59,3 +63,13 @@ after; a module that is missing costs time, one too many costs memory."""
 
 ON_CPU = ("vllm.v1.worker.cpu_worker", "vllm.v1.attention.backends.cpu_attn")
 ON_GPU = ("vllm.v1.worker.gpu_worker",)
+
+ENTRY_POINTS = (
+    "vllm.general_plugins",
+    "vllm.platform_plugins",
+    "vllm.io_processor_plugins",
+    "vllm.stat_logger_plugins",
+    "vllm.endpoint_plugins",
+    "vllm.logits_processors",
+)
+"""Groups of entry points that vLLM looks up."""
