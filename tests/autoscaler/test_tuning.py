@@ -58,7 +58,8 @@ def test_table_marks_a_missed_slo() -> None:
 def test_policies_and_cold_starts_are_read(tmp_path: Path) -> None:
     assert parse_policies("all") == list(POLICIES)
     assert list(POLICIES) == [
-        "penstock", "static", "ray-serve", "ray-serve-tuned", "kpa", "hpa", "clairvoyant",
+        "penstock", "static", "ray-serve", "ray-serve-tuned", "kpa", "hpa", "hpa-concurrency",
+        "clairvoyant",
     ]  # fmt: skip
     assert parse_cold_start("15") == (15.0,)
     (tmp_path / "starts").write_text("0.4\n0.6\n")
