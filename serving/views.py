@@ -7,6 +7,7 @@
     DELETE /admin/v1/models/{name}             204
     GET    /admin/v1/models/{name}/revisions   Items[RevisionView]
     GET    /admin/v1/models/{name}/starts      Items[StartView], newest last
+    GET    /admin/v1/models/{name}/decisions   Items[DecisionView], newest last
     GET    /admin/v1/engines                   Items[EngineView]
     GET    /admin/v1/engines/{id}/log?tail=N   text/plain
     GET    /admin/v1/hosts                     Items[HostView]
@@ -79,6 +80,23 @@ class MarkView(View):
 
     phase: StartPhase
     at_s: float
+
+
+class DecisionView(View):
+    """A change of how many engines a model shall have, and why."""
+
+    at: datetime
+    before: int
+    target: int
+    reason: str
+    """The policy's reason, as `demand` or `idle`."""
+    queued: int | None
+    """Requests that waited at all gateways; null where nobody could tell."""
+    in_flight: int | None
+    ready: int
+    starting: int
+    idle_s: float
+    """Seconds since the model last had a request."""
 
 
 class EngineView(View):

@@ -25,6 +25,7 @@ from models.manifest import Manifest
 from serving.settings import ClientSettings
 from serving.views import (
     Applied,
+    DecisionView,
     EngineView,
     EventView,
     HostView,
@@ -92,6 +93,10 @@ class AdminClient:
     def starts(self, name: str) -> list[StartView]:
         """The last starts of a model's engines, newest last."""
         return self._read(f"/models/{name}/starts", Items[StartView]).items
+
+    def decisions(self, name: str) -> list[DecisionView]:
+        """The last changes of a model's target, newest last."""
+        return self._read(f"/models/{name}/decisions", Items[DecisionView]).items
 
     def engines(self) -> list[EngineView]:
         """All engines."""

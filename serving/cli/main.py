@@ -25,10 +25,12 @@ from serving.cli import (
     delete,
     deploy,
     doctor,
+    explain,
     get,
     logs,
     output,
     plan,
+    simulate,
     status,
     trace,
     up,
@@ -65,12 +67,12 @@ app.command("delete")(delete.delete)
 app.add_typer(get.app, name="get")
 app.command("logs")(logs.logs)
 app.command("trace")(trace.trace)
+app.command("explain")(explain.explain)
 app.command("chat")(chat.chat)
-app.command(
-    "bench",
-    # All flags, --help too, are for the load tests.
-    context_settings={"ignore_unknown_options": True, "help_option_names": []},
-)(bench.bench)
+# All flags of these two, --help too, are for the module that they hand over to.
+passing_on = {"ignore_unknown_options": True, "help_option_names": []}
+app.command("bench", context_settings=passing_on)(bench.bench)
+app.command("simulate", context_settings=passing_on)(simulate.simulate)
 app.command("doctor")(doctor.doctor)
 app.command("version")(version.version)
 

@@ -16,6 +16,7 @@ from models.manifest import Manifest, parse_manifest
 from serving.controller.context import Controller, controller_of
 from serving.controller.http import read_body
 from serving.controller.views import (
+    decision_view,
     engine_views,
     event_view,
     host_views,
@@ -27,6 +28,7 @@ from serving.controller.views import (
 from serving.protocol import KeyRecord
 from serving.views import (
     Applied,
+    DecisionView,
     EngineView,
     EventView,
     HostView,
@@ -121,6 +123,14 @@ async def list_starts(name: str, here: Here) -> Items[StartView]:
     own start."""
     here.registry.get(name)
     return Items(items=[start_view(trace) for trace in here.loop.traces.of(name)])
+
+
+@router.get("/models/{name}/decisions")
+async def list_decisions(name: str, here: Here) -> Items[DecisionView]:
+    """The last changes of a model's target, newest last; since the controller's own start."""
+    here.registry.get(name)
+    changes = here.loop.targets.decisions.of(name)
+    return Items(items=[decision_view(change) for change in changes])
 
 
 @router.get("/engines")

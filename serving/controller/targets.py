@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping
 
 from autoscaler.loop import Autoscaler
-from autoscaler.snapshot import Snapshot, Spec
+from autoscaler.snapshot import Decision, Snapshot, Spec
 from serving.controller.binder import Life, WantedModel
+from serving.controller.decisions import Decisions
 from serving.controller.demand import Demand
 from serving.controller.moment import Moment
 from serving.controller.observed import Fleet
@@ -21,6 +22,7 @@ class Targets:
     """Asks the autoscaler, and remembers its answers."""
 
     def __init__(self, fleet: Fleet) -> None:
+        self.decisions = Decisions()
         self._fleet = fleet
         self._autoscaler = Autoscaler()
         self._targets: dict[str, int] = {}
@@ -51,20 +53,22 @@ class Targets:
 
     def decide(self, models: Iterable[DeployedModel], demands: Demands, now: Moment) -> None:
         """Makes the targets of all deployed models; others are forgotten."""
-        before = self._lacking_since
+        before, targets_before = self._lacking_since, self._targets
         self._targets, self._idle_s, self._lacking_since = {}, {}, {}
         bound = self._fleet.bound_by_model()
         for model in models:
             lives = [engine.life for engine in bound.get(model.name, [])]
-            target, alive = self._decide(model, lives, demands, now)
-            self._targets[model.name] = target
-            if alive < target:
+            decision, seen = self._decide(model, lives, demands, now)
+            self._targets[model.name] = decision.target
+            self.decisions.note(model.name, now.at, targets_before.get(model.name), decision, seen)
+            if seen.ready + seen.starting < decision.target:
                 self._lacking_since[model.name] = before.get(model.name, now.at)
         self._autoscaler.keep_only(set(self._targets))
+        self.decisions.keep_only(set(self._targets))
 
     def _decide(
         self, model: DeployedModel, lives: list[Life], demands: Demands, now: Moment
-    ) -> tuple[int, int]:
+    ) -> tuple[Decision, Snapshot]:
         asked = None if demands is None else demands.get(model.name, NO_DEMAND)
         seen = Snapshot(
             at_s=now.s,
@@ -78,7 +82,7 @@ class Targets:
         spec = Spec(min=scaling.min, max=scaling.max, idle_timeout_s=scaling.idle_timeout_s)
         decision = self._autoscaler.decide(model.name, seen, spec)
         self._idle_s[model.name] = decision.idle_s
-        return decision.target, seen.ready + seen.starting
+        return decision, seen
 
     def wanted(self, model: DeployedModel, demands: Demands, starts: Starts) -> WantedModel:
         """The model as the binder takes it."""

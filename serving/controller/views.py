@@ -6,12 +6,14 @@ from importlib.metadata import PackageNotFoundError, version
 
 from serving.controller.binder import Life
 from serving.controller.context import Controller
+from serving.controller.decisions import TargetChange
 from serving.controller.demand import Demand
 from serving.controller.observed import Engine, Host
 from serving.controller.registry import DeployedModel
 from serving.controller.store import StoredEvent
 from serving.controller.traces import PHASE_ORDER, Trace
 from serving.views import (
+    DecisionView,
     EngineView,
     EventView,
     HostView,
@@ -90,6 +92,21 @@ def start_view(trace: Trace) -> StartView:
         began_at=_time(began_at),
         marks=[MarkView(phase=phase, at_s=at - began_at) for phase, at in marks],
         waited_s=trace.waited_s,
+    )
+
+
+def decision_view(change: TargetChange) -> DecisionView:
+    """One change of a model's target."""
+    return DecisionView(
+        at=_time(change.at),
+        before=change.before,
+        target=change.decision.target,
+        reason=change.decision.reason,
+        queued=change.seen.queued,
+        in_flight=change.seen.in_flight,
+        ready=change.seen.ready,
+        starting=change.seen.starting,
+        idle_s=change.decision.idle_s,
     )
 
 

@@ -1,5 +1,6 @@
 """Deploying models of one's own: sleeping, waking, failing, going."""
 
+import json
 import shutil
 import threading
 from pathlib import Path
@@ -68,6 +69,9 @@ def test_sleeping_model_wakes_on_demand_and_sleeps_again(
         )
     kinds = [e["kind"] for e in platform.items("events") if e["model"] == "sleeper"]
     assert {"deployed", "ready", "slept"} <= set(kinds)
+    explained = platform.penstock("explain", "sleeper", "--output", "json")
+    changes = json.loads(explained.stdout)["items"]
+    assert [(c["target"], c["reason"]) for c in changes] == [(1, "demand"), (0, "idle")] * 2
 
 
 def test_30_requests_wake_one_engine(platform: Platform, client: OpenAI, deployed) -> None:

@@ -14,6 +14,7 @@ from models.manifest import Manifest, parse_manifest
 from serving.protocol import EnginePhase, ModelState
 from serving.views import (
     Applied,
+    DecisionView,
     EngineView,
     EventView,
     HostView,
@@ -38,6 +39,7 @@ class FakePlatform:
     models: dict[str, ModelView] = field(default_factory=dict)
     engines: list[EngineView] = field(default_factory=list)
     starts: list[StartView] = field(default_factory=list)
+    decisions: list[DecisionView] = field(default_factory=list)
     states: list[ModelState] = field(default_factory=list)
     """States that a model shows from one read to the next; the last one stays."""
     failure: PenstockError | None = None
@@ -116,6 +118,9 @@ class FakePlatform:
             case "GET", ["models", name, "starts"]:
                 self._model(name)
                 return Items[StartView](items=self.starts)
+            case "GET", ["models", name, "decisions"]:
+                self._model(name)
+                return Items[DecisionView](items=self.decisions)
             case "GET", ["engines"]:
                 return Items[EngineView](items=self.engines)
             case "GET", ["engines", engine_id, "log"]:
