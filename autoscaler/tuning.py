@@ -2,7 +2,8 @@
 
 The best knobs are those with the fewest GPU-hours among the runs that attain the SLO, else those
 with the highest attainment. A run is given up as soon as it can no longer be the best one. The
-grids stand below, in full; each holds the rival's defaults or has them listed beside it.
+grids stand below, in full. Ray Serve's defaults, whose look-back of 30 s is not in its grid, run as
+a policy of their own.
 """
 
 import math
