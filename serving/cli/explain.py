@@ -35,7 +35,7 @@ def sentence(one: DecisionView) -> str:
 
 
 def _cause(one: DecisionView) -> str:
-    load = f"{one.queued} requests waited and {one.in_flight} ran"
+    load = f"{one.queued} request{'' if one.queued == 1 else 's'} waited and {one.in_flight} ran"
     match one.reason:
         case Reason.IDLE:
             return f"nobody had asked for {one.idle_s:.1f} s"
