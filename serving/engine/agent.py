@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from models.errors import NotFoundError, UnavailableError, UnreachableError
 from serving import logs
 from serving.engine.controller_client import ControllerClient
-from serving.engine.engine_run import EngineRun, Surroundings
+from serving.engine.engine_run import EngineRun, Surroundings, cancel
 from serving.protocol import (
     REPORT_INTERVAL_S,
     Assignment,
@@ -89,10 +89,10 @@ class HostAgent:
         """Drains and ends the engine, tells the controller, and stops; may be called again."""
         tasks, self._tasks = self._tasks, []
         reporter, deciders = tasks[:1], tasks[1:]
-        await _cancel(deciders)
+        await cancel(*deciders)
         if self._run is not None and self._running is not None:
             await self._finish(self._run, self._running)
-        await _cancel(reporter)
+        await cancel(*reporter)
         await self._controller.close()
 
     # --- to the controller ----------------------------------------------------------------------
@@ -196,9 +196,3 @@ class HostAgent:
         await self._try_to_report()  # the end of this engine, before the next one is spoken of
         self._run = self._running = None
         self._changed.set()
-
-
-async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -111,7 +111,7 @@ class EngineRun:
             elif (exc := life.exception()) is not None:
                 self._fail(exc)
         finally:
-            await _cancel(life, stop)
+            await cancel(life, stop)
             await self._release()
         if self._report.phase is not EnginePhase.FAILED:
             self._change(phase=EnginePhase.STOPPED, url=None, token=None)
@@ -143,7 +143,7 @@ class EngineRun:
                 if task in done:
                     task.result()
         finally:
-            await _cancel(follower, watcher)
+            await cancel(follower, watcher)
 
     async def _spawn(self, request: SpawnRequest) -> Lease:
         deadline_s = time.monotonic() + self._around.launcher_patience_s
@@ -217,7 +217,7 @@ class EngineRun:
                 timeout=self._around.drain_timeout_s,
                 return_when=asyncio.FIRST_COMPLETED,
             )
-            await _cancel(idle)
+            await cancel(idle)
 
     async def _until_idle(self, client: EngineClient) -> None:
         """Returns when nothing runs twice in a row: a request may just have been on its way."""
@@ -271,7 +271,8 @@ def _prune_logs(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-async def _cancel(*tasks: "asyncio.Task[Any]") -> None:
+async def cancel(*tasks: "asyncio.Task[Any]") -> None:
+    """Cancels tasks and waits for their end, whatever it is."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

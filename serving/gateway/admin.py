@@ -2,8 +2,6 @@
 
 import io
 from collections.abc import Iterable
-from types import TracebackType
-from typing import Self
 
 import aiohttp
 from starlette.types import Receive, Scope, Send
@@ -11,8 +9,8 @@ from yarl import URL
 
 from models.errors import NotFoundError, UnreachableError
 from serving.gateway.bodies import TenantLeftError, WhileTenantStays, read_body
-from serving.gateway.engines import new_session
 from serving.gateway.errors import Header
+from serving.gateway.sessions import SessionOwner
 
 PREFIX = "/admin/v1"
 
@@ -28,26 +26,13 @@ NOT_RETURNED = HOP_BY_HOP | {b"server", b"date", b"x-request-id"}
 RETRY_AFTER_S = 1.0
 
 
-class AdminPassage:
+class AdminPassage(SessionOwner):
     """ASGI endpoint for everything under PREFIX."""
 
     def __init__(self, controller_url: str, max_body_bytes: int) -> None:
         self._base = controller_url.rstrip("/")
         self._max_body_bytes = max_body_bytes
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> Self:
-        self._session = new_session(keepalive_s=2.0)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._session is not None:
-            await self._session.close()
+        super().__init__(keepalive_s=2.0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request.
@@ -68,8 +53,6 @@ class AdminPassage:
                 raise
 
     async def _pass(self, scope: Scope, url: URL, body: bytes, send: Send) -> None:
-        if self._session is None:
-            raise RuntimeError("the passage to the controller is used before it was opened")
         headers = [
             (name.decode("latin-1"), value.decode("latin-1"))
             for name, value in end_to_end(scope["headers"], NOT_FORWARDED)
@@ -77,7 +60,7 @@ class AdminPassage:
         headers.append(("x-request-id", scope["state"]["request_id"]))
         started = False
         try:
-            async with self._session.request(
+            async with self.session.request(
                 scope["method"],
                 url,
                 headers=headers,

@@ -3,15 +3,12 @@
 import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from types import TracebackType
-from typing import Self
 
 import aiohttp
 from yarl import URL
 
+from serving.gateway.sessions import SessionOwner
 from serving.protocol import EndpointRoute
-
-CONNECT_TIMEOUT_S = 3.0
 
 KEEPALIVE_S = 2.0
 """vLLM's server closes idle connections after 5 s; ours go well before, so that no request
@@ -76,25 +73,12 @@ class EngineReply:
         return b"".join(parts)
 
 
-class EngineClient:
+class EngineClient(SessionOwner):
     """Sends requests to engines over pooled connections."""
 
     def __init__(self) -> None:
-        self._session: aiohttp.ClientSession | None = None
+        super().__init__(keepalive_s=KEEPALIVE_S)
         self._urls: dict[tuple[str, str], URL] = {}
-
-    async def __aenter__(self) -> Self:
-        self._session = new_session(keepalive_s=KEEPALIVE_S)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._session is not None:
-            await self._session.close()
 
     @asynccontextmanager
     async def post(
@@ -106,8 +90,6 @@ class EngineClient:
             EngineGoneError: If no connection could be made.
             EngineBrokeError: If the engine broke off before it answered.
         """
-        if self._session is None:
-            raise RuntimeError("the engine client is used before it was opened")
         headers = {
             "Authorization": f"Bearer {route.token}",
             "Content-Type": "application/json",
@@ -115,7 +97,7 @@ class EngineClient:
         }
         data = body if len(body) <= IN_MEMORY_BYTES else io.BytesIO(body)
         try:
-            response = await self._session.post(
+            response = await self.session.post(
                 self._url(route.url, path), data=data, headers=headers, allow_redirects=False
             )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
@@ -135,17 +117,3 @@ class EngineClient:
                 self._urls.clear()
             url = self._urls[base, path] = URL(base.rstrip("/") + path, encoded=True)
         return url
-
-
-def new_session(
-    *, keepalive_s: float, connect_timeout_s: float = CONNECT_TIMEOUT_S
-) -> aiohttp.ClientSession:
-    """A session that changes nothing on the way and knows no limit of its own but to connect."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=keepalive_s),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-        skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
-        trust_env=False,
-    )

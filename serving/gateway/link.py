@@ -1,14 +1,13 @@
 """The HTTP side of what the gateway and the controller say to each other."""
 
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import aiohttp
 from pydantic import ValidationError
 from yarl import URL
 
 from models.errors import UnreachableError
-from serving.gateway.engines import new_session
+from serving.gateway.sessions import SessionOwner
 from serving.protocol import (
     POLL_S,
     DemandReply,
@@ -25,26 +24,13 @@ DEMAND_TIMEOUT_S = 2.0
 MessageT = TypeVar("MessageT", bound=Message)
 
 
-class ControllerLink:
+class ControllerLink(SessionOwner):
     """Calls the controller's internal API; its every failure is an UnreachableError."""
 
     def __init__(self, url: str, token: str) -> None:
         self._base = url.rstrip("/") + "/internal/v1"
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> Self:
-        self._session = new_session(keepalive_s=2.0, connect_timeout_s=CONNECT_TIMEOUT_S)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._session is not None:
-            await self._session.close()
+        super().__init__(keepalive_s=2.0, connect_timeout_s=CONNECT_TIMEOUT_S)
 
     async def routes(self, after: int) -> RoutesDelta:
         """Waits for a routing table other than version `after`.
@@ -81,10 +67,8 @@ class ControllerLink:
         expected: type[MessageT],
         body: bytes | None = None,
     ) -> MessageT:
-        if self._session is None:
-            raise RuntimeError("the link to the controller is used before it was opened")
         try:
-            async with self._session.request(
+            async with self.session.request(
                 method,
                 URL(self._base + path, encoded=True),
                 data=body,
