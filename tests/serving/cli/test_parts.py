@@ -223,14 +223,25 @@ def test_leftovers_of_a_killed_supervisor_are_found_and_ended(tmp_path: Path) ->
 
 
 def test_session_of_a_reused_pid_is_not_ours(tmp_path: Path) -> None:
-    own = ProcessRef.of(os.getsid(0))
-    assert own is not None
-    earlier = ProcessRef(pid=own.pid, started=own.started - 1)
-    state = PlatformState(
-        pid=earlier.pid, started=earlier.started, phase=Phase.READY, url="", mark="nobody's",
-        runtime_dir=tmp_path, ports={}, parts={"ray": earlier},
-    )  # fmt: skip
-    assert leftovers.find(state) == []
+    with subprocess.Popen(
+        [sys.executable, "-c", SLEEP], start_new_session=True, stdout=subprocess.DEVNULL
+    ) as leader:
+        today = ProcessRef.of(leader.pid)
+        assert today is not None
+        earlier = ProcessRef(pid=today.pid, started=today.started - 1)
+
+        def left_by(part: ProcessRef) -> list[ProcessRef]:
+            state = PlatformState(
+                pid=2**22 + 1, started=1, phase=Phase.READY, url="", mark="nobody's",
+                runtime_dir=tmp_path, ports={}, parts={"ray": part},
+            )  # fmt: skip
+            return list(leftovers.find(state))
+
+        try:
+            assert left_by(today) == [today]
+            assert left_by(earlier) == []
+        finally:
+            leader.kill()
 
 
 def test_log_that_grew_too_long_is_moved_aside(tmp_path: Path) -> None:
