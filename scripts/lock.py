@@ -1,6 +1,6 @@
 """Writes `constraints.txt` from the environment that runs this; run it where all tests pass.
 
-It lists what `penstock[cpu,dev,loadtest]` needs, and nothing else that happens to be installed.
+It lists what `penstock` needs with all its extras but `gpu`, and nothing else that is installed.
 """
 
 import sys
@@ -12,11 +12,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("cpu", "dev", "loadtest")
+EXTRAS = ("cpu", "dev", "docs", "loadtest", "postgres", "redis", "simulate")
 UNWANTED = {"torchvision", "torchaudio", "torchcodec"}
 HEAD = """\
-# Exact versions of all that `make setup` installs: the closure of penstock[cpu,dev,loadtest] on
-# Python 3.11, without torchvision, torchaudio and torchcodec (scripts/setup.sh says why).
+# Exact versions of all that `make setup` installs: the closure of penstock with all its extras but
+# `gpu` on Python 3.11, without torchvision, torchaudio and torchcodec (scripts/setup.sh says why).
 # Made by `python scripts/lock.py` in an environment that passes the tests.
 """
 

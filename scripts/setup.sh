@@ -103,7 +103,7 @@ complete() {
     [[ -n $left ]] || return 0
     printf '%s\n' "$left" >>"$LOG"
     say "  a few packages more for this Python ..."
-    pip "${INSTALL[@]}" -e '.[cpu,dev,loadtest]' -c constraints.txt >>"$LOG" 2>&1 || return 1
+    pip "${INSTALL[@]}" -e '.[cpu,dev,docs,loadtest,postgres,redis,simulate]' -c constraints.txt >>"$LOG" 2>&1 || return 1
     pip uninstall --yes ${UNWANTED//|/ } >>"$LOG" 2>&1 || true
     [[ -z $(missing) ]]
 }
