@@ -85,7 +85,7 @@ def _finite(value: float) -> float | None:
 def write_png(scenario: Scenario, outcomes: Sequence[Outcome], path: Path) -> bool:
     """Draws demand, engines and misses over time; False where matplotlib is not installed."""
     try:
-        from matplotlib.figure import Figure  # type: ignore[import-not-found]
+        from matplotlib.figure import Figure
     except ImportError:  # an optional dependency
         return False
     figure = Figure(figsize=(10, 7), layout="constrained")

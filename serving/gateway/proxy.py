@@ -12,7 +12,7 @@ byte of an engine's answer the tenant has seen nothing, so the request can go to
 
 import asyncio
 import time
-import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from http import HTTPStatus
@@ -29,6 +29,7 @@ from serving.gateway.errors import Answer, answer_of, answer_of_engine, sse_even
 from serving.gateway.lanes import Lane, Lanes, Place
 from serving.gateway.stream import WholeLines, split_at_error, status_in_error
 from serving.gateway.telemetry import GatewayMetrics
+from serving.gateway.tolls import Toll, Way
 from serving.gateway.visits import CLIENT_LEFT, Visit
 from serving.logs import get_logger
 
@@ -74,6 +75,7 @@ class Proxy:
         lanes: Lanes,
         engines: EngineClient,
         metrics: GatewayMetrics,
+        tolls: Sequence[Toll] = (),
     ) -> None:
         self._operation = operation
         self._limits = limits
@@ -81,6 +83,7 @@ class Proxy:
         self._lanes = lanes
         self._engines = engines
         self._metrics = metrics
+        self._tolls = tolls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request.
@@ -98,8 +101,9 @@ class Proxy:
             call = self._operation.parse(body)
             lane = self._lanes.get(call.model)
             visit.model = call.model
-            async with WhileTenantStays(receive):
-                await self._serve(call, lane, visit, send)
+            async with WhileTenantStays(receive), Way(visit) as way:
+                await way.enter(self._tolls, call)
+                await self._serve(call, lane, visit, way, send)
         except TenantLeftError:
             if not visit.complete:
                 visit.status = CLIENT_LEFT
@@ -127,18 +131,21 @@ class Proxy:
         body = sse_event(answer_of(stopping))
         await send({"type": "http.response.body", "body": body})
 
-    async def _serve(self, call: Call, lane: Lane, visit: Visit, send: Send) -> None:
+    async def _serve(self, call: Call, lane: Lane, visit: Visit, way: Way, send: Send) -> None:
         lane.arrivals += 1
-        visit.start_id = uuid.uuid4().hex
+        visit.start_id = visit.usage_id
         place = Place(visit.start_id, visit.began_s, visit.began_s + self._limits.deadline_s)
         again = False
         while True:
             async with lane.slot(place, again=again) as endpoint:
                 visit.engine_id = endpoint.route.engine_id
+                visit.revision = endpoint.route.revision
+                visit.attempts += 1
+                way.dispatched()
                 if not again:
                     waited_s = time.monotonic() - visit.began_s
                     self._metrics.queue_wait.labels(visit.model).observe(waited_s)
-                verdict = await self._attempt(call, lane, endpoint, visit, send)
+                verdict = await self._attempt(call, lane, endpoint, visit, way, send)
                 if verdict is Verdict.ANSWERED:
                     return
                 place.avoid.add(visit.engine_id)
@@ -162,10 +169,10 @@ class Proxy:
             await asyncio.sleep(FAULT_PAUSE_S)
 
     async def _attempt(
-        self, call: Call, lane: Lane, endpoint: Endpoint, visit: Visit, send: Send
+        self, call: Call, lane: Lane, endpoint: Endpoint, visit: Visit, way: Way, send: Send
     ) -> Verdict:
         posting = self._engines.post(
-            endpoint.route, self._operation.path, call.body, visit.request_id
+            endpoint.route, self._operation.path, call.body, visit.attempt_id
         )
         try:
             async with posting as reply:
@@ -173,7 +180,7 @@ class Proxy:
                     body = await reply.error_body()
                     return await self._refused(reply.status, body, visit, send)
                 if reply.streams:
-                    return await self._stream(reply, lane, visit, send)
+                    return await self._stream(reply, lane, visit, way, send)
                 body = await reply.whole_body()
         except EngineGoneError:
             return Verdict.GONE
@@ -181,6 +188,7 @@ class Proxy:
             return Verdict.BROKE
         headers = ((b"content-type", reply.content_type.encode("latin-1")),)
         self._note_first_byte(lane, visit)
+        await way.cleared()
         await self._answer(Answer(reply.status, body, headers), visit, send)
         return Verdict.ANSWERED
 
@@ -200,11 +208,14 @@ class Proxy:
         await answer.send(send)
 
     def _note_first_byte(self, lane: Lane, visit: Visit) -> None:
-        after_s = time.monotonic() - visit.began_s
+        visit.first_byte_s = time.monotonic()
+        after_s = visit.first_byte_s - visit.began_s
         self._metrics.ttft.labels(visit.model).observe(after_s)
         lane.note_first_token(visit.start_id, visit.engine_id, time.time(), after_s)
 
-    async def _stream(self, reply: EngineReply, lane: Lane, visit: Visit, send: Send) -> Verdict:
+    async def _stream(
+        self, reply: EngineReply, lane: Lane, visit: Visit, way: Way, send: Send
+    ) -> Verdict:
         """Forwards a stream.
 
         Raises:
@@ -220,6 +231,7 @@ class Proxy:
         if error and not chunk:
             return await self._refused(status_in_error(error), error, visit, send)
         self._note_first_byte(lane, visit)
+        await way.cleared()
         await self._start_stream(reply, visit, send)
         try:
             while not error:

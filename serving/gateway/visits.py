@@ -1,5 +1,6 @@
-"""What metrics and the log want to know of one request at the door."""
+"""What tolls, metrics and the log want to know of one request at the door."""
 
+import uuid
 from dataclasses import dataclass, field
 
 from serving.gateway.telemetry import GatewayMetrics
@@ -11,6 +12,16 @@ CLIENT_LEFT = 499
 log = get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What an engine says that one answer took; the prompt counts whole, cached part included."""
+
+    prompt: int
+    completion: int
+    cached: int = 0  # of the prompt
+    reasoning: int = 0  # of the completion
+
+
 @dataclass(slots=True)
 class Visit:
     """One request, from its arrival to its end."""
@@ -20,13 +31,26 @@ class Visit:
     began_s: float  # monotonic seconds
     status: int = 0
     model: str = ""  # only once it is known to exist
+    usage_id: str = field(default_factory=lambda: uuid.uuid4().hex)  # ours; what is billed
     key_id: str = ""
+    org_id: str = ""
+    project_id: str = ""
     start_id: str = ""  # names the cold start that the request caused, if it did
     engine_id: str = ""  # the last one that had it
+    revision: int = 0  # of that engine
+    attempts: int = 0  # how often it was sent to an engine
+    first_byte_s: float | None = None  # monotonic seconds
+    tokens: Tokens | None = None  # None where no engine said
+    delivered: int = 0  # chunks of the answer that went out
     broken: list[str] = field(default_factory=list)  # engine_ids that failed on it
     streaming: bool = False  # the answer has started
     complete: bool = False  # the answer has ended, for better or worse
     cut: bool = False  # an engine broke off mid-stream
+
+    @property
+    def attempt_id(self) -> str:
+        """Names the present attempt at the engine, and in its recorder."""
+        return f"{self.usage_id}-{self.attempts}"
 
     def names(self) -> dict[str, str]:
         """The fields by which log lines about the request are found."""
