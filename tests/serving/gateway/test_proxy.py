@@ -1,10 +1,10 @@
 """The way of a request to an engine and back, with the clients that tenants use."""
 
 import asyncio
-import re
 import contextlib
 import json
 import random
+import re
 
 import httpx
 import openai
