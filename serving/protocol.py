@@ -104,6 +104,10 @@ class ModelRoute(Message):
     """Unix seconds of the first deploy, for `/v1/models`."""
     max_model_len: int | None = None
     endpoints: tuple[EndpointRoute, ...] = ()
+    ttft_s: float | None = None
+    """Objective for the time to the first token, from the door; None: the model has none."""
+    tpot_s: float | None = None
+    """Objective for the mean time of each token after the first; None: the model has none."""
 
 
 class RoutesDelta(Message):
@@ -165,9 +169,20 @@ class ModelDemand(Message):
     model: str
     queued: int = Field(ge=0)
     queued_tokens: int = Field(default=0, ge=0)
+    """Of those that wait: prompt and expected output, as the gateway estimates them."""
     oldest_wait_s: float = Field(default=0.0, ge=0)
     arrivals: int = Field(default=0, ge=0)
     """Requests that arrived since the last report."""
+    arrived_tokens: int = Field(default=0, ge=0)
+    """Of these requests: prompt and expected output, as the gateway estimates them."""
+    prefill_tokens: int = Field(default=0, ge=0)
+    """Prompt tokens of requests that are in engines and have no first byte yet."""
+    finished: int = Field(default=0, ge=0)
+    """Requests that were answered since the last report."""
+    finished_tokens: int = Field(default=0, ge=0)
+    """Of these requests: prompt and output, as the engine told, else as estimated."""
+    missed: int = Field(default=0, ge=0)
+    """Of these requests those that passed the model's objective for TTFT or mean TPOT."""
     in_flight: dict[str, int] = Field(default_factory=dict)
     """Requests that run, for each engine_id."""
     start_id: str | None = None
@@ -181,6 +196,8 @@ class DemandReport(Message):
 
     gateway_id: str
     models: tuple[ModelDemand, ...] = ()
+    suspect: tuple[str, ...] = ()
+    """engine_ids that hold requests and send nothing while others do: to be killed and rebound."""
 
 
 class DemandReply(Message):
