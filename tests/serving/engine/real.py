@@ -150,8 +150,7 @@ class Engine:
 
     def assert_gone(self) -> None:
         """No process of the engine is left, whoever has to reap it."""
-        _, alive = psutil.wait_procs(self.processes, END_TIMEOUT_S)
-        assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
+        assert_gone(self.processes)
 
     def close(self) -> None:
         self._lines.close()
@@ -177,9 +176,13 @@ def spawned(
         yield child
     finally:
         child.close()
-        for process in child.processes[:1]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.wait(END_TIMEOUT_S)
+        assert_gone(child.processes[:1])
+
+
+def assert_gone(processes: list[psutil.Process]) -> None:
+    """Within END_TIMEOUT_S, zombies not counted: whoever adopted them reaps them, or does not."""
+    _, alive = psutil.wait_procs(processes, END_TIMEOUT_S)
+    assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
 
 
 def kill(process: psutil.Process) -> None:
