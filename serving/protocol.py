@@ -181,6 +181,13 @@ class ModelDemand(Message):
     """Requests that were answered since the last report."""
     finished_tokens: int = Field(default=0, ge=0)
     """Of these requests: prompt and output, as the engine told, else as estimated."""
+    queued_prompt_tokens: int | None = Field(default=None, ge=0)
+    """Of `queued_tokens` the prompts alone: the autoscaler weighs them by the prefill rate. None:
+    the gateway does not tell."""
+    arrived_prompt_tokens: int | None = Field(default=None, ge=0)
+    """Of `arrived_tokens` the prompts alone."""
+    finished_output_tokens: int | None = Field(default=None, ge=0)
+    """Of `finished_tokens` the outputs alone."""
     missed: int = Field(default=0, ge=0)
     """Of these requests those that passed the model's objective for TTFT or mean TPOT."""
     in_flight: dict[str, int] = Field(default_factory=dict)
@@ -227,6 +234,34 @@ class Assignment(Message):
     engine: EngineAssignment | None = None
 
 
+class EngineLoadReport(Message):
+    """What an engine runs, and sums over its steps since its start, by its own account.
+
+    A step takes `prompt_tokens / prefill_tps + step_s + step_per_seq_s * sequences`: the sums are
+    what a least-squares line needs. Steps are timed only while the engine has work before them.
+    """
+
+    running: int = Field(default=0, ge=0)
+    waiting: int = Field(default=0, ge=0)
+    kv_use: float = Field(default=0.0, ge=0)
+    """Share of the KV cache in use, 0 to 1."""
+    decode_steps: int = Field(default=0, ge=0)
+    """Steps without a prompt."""
+    decode_seqs: float = Field(default=0.0, ge=0)
+    """Sum over these steps of the sequences in each."""
+    decode_seqs_squared: float = Field(default=0.0, ge=0)
+    decode_s: float = Field(default=0.0, ge=0)
+    """Their seconds."""
+    decode_seqs_s: float = Field(default=0.0, ge=0)
+    """Sum of sequences times seconds."""
+    mixed_steps: int = Field(default=0, ge=0)
+    """Steps that ended the prefill of prompts, and those before them that prefilled only."""
+    mixed_prompt_tokens: int = Field(default=0, ge=0)
+    mixed_seqs: float = Field(default=0.0, ge=0)
+    """Sum over these steps of the sequences that decoded beside."""
+    mixed_s: float = Field(default=0.0, ge=0)
+
+
 class EngineReport(Message):
     """What a host sees of its engine."""
 
@@ -244,6 +279,8 @@ class EngineReport(Message):
     """Why the engine failed, in one sentence for the operator."""
     hint: str | None = None
     log_path: str | None = None
+    load: EngineLoadReport | None = None
+    """What it runs now, and how long its steps took; None where it cannot tell."""
 
 
 class HostRegistration(Message):
