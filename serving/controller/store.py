@@ -69,7 +69,8 @@ class Store:
         await self._engine.dispose()
 
     @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction, for modules that own tables of their own."""
         with translated(self._url):
             async with self._engine.begin() as connection:
                 yield connection
@@ -78,7 +79,7 @@ class Store:
 
     async def models(self) -> list[StoredModel]:
         """All models that are not deleted, by name."""
-        async with self._transaction() as db:
+        async with self.transaction() as db:
             models = (await db.execute(select(MODELS).where(~MODELS.c.deleted))).all()
             rows = (
                 await db.execute(
@@ -107,7 +108,7 @@ class Store:
             ConflictError: If somebody else added a revision at the same moment.
         """
         name = manifest.name
-        async with self._transaction() as db:
+        async with self.transaction() as db:
             row = (await db.execute(select(MODELS).where(MODELS.c.name == name))).one_or_none()
             if row is None:
                 number = 1
@@ -140,14 +141,14 @@ class Store:
 
     async def delete_model(self, name: str) -> None:
         """Marks a model as deleted; its revisions stay."""
-        async with self._transaction() as db:
+        async with self.transaction() as db:
             await db.execute(update(MODELS).where(MODELS.c.name == name).values(deleted=True))
 
     # --- keys ---------------------------------------------------------------------------------
 
     async def keys(self) -> tuple[KeyRecord, ...]:
         """All keys, by id."""
-        async with self._transaction() as db:
+        async with self.transaction() as db:
             rows = (await db.execute(select(KEYS).order_by(KEYS.c.key_id))).all()
         return tuple(
             KeyRecord(
@@ -163,7 +164,7 @@ class Store:
 
     async def put_key(self, key: KeyRecord, at: float) -> None:
         """Stores a key in the place of the one with the same role and name, where there is one."""
-        async with self._transaction() as db:
+        async with self.transaction() as db:
             await db.execute(
                 delete(KEYS).where(and_(KEYS.c.role == key.role, KEYS.c.name == key.name))
             )
@@ -175,7 +176,7 @@ class Store:
         """Appends events and drops those beyond the newest EVENTS_KEPT."""
         if not events:
             return
-        async with self._transaction() as db:
+        async with self.transaction() as db:
             await db.execute(
                 insert(EVENTS),
                 [
@@ -197,7 +198,7 @@ class Store:
         query = select(EVENTS).order_by(EVENTS.c.id.desc()).limit(limit)
         if model is not None:
             query = query.where(EVENTS.c.model == model)
-        async with self._transaction() as db:
+        async with self.transaction() as db:
             rows = (await db.execute(query)).all()
         return [
             StoredEvent(row.at, row.kind, row.model, row.engine_id, row.message)
