@@ -8,6 +8,7 @@ import httpx
 
 from models.errors import UpstreamError
 from serving.engine.guard import IN_FLIGHT_PATH
+from serving.protocol import EngineLoadReport
 
 PROBE_TIMEOUT_S = 60.0
 HEALTH_TIMEOUT_S = 3.0
@@ -86,4 +87,12 @@ class EngineClient:
             answer = await self._http.get(IN_FLIGHT_PATH)
             return int(answer.json()["in_flight"]) if answer.is_success else None
         except (httpx.HTTPError, ValueError, LookupError):
+            return None
+
+    async def load(self) -> EngineLoadReport | None:
+        """What the engine runs and how long its steps took; None if it does not say."""
+        try:
+            told = (await self._http.get(IN_FLIGHT_PATH)).json()["load"]
+            return None if told is None else EngineLoadReport.model_validate(told)
+        except (httpx.HTTPError, ValueError, LookupError, TypeError):
             return None

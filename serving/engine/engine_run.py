@@ -86,6 +86,7 @@ class EngineRun:
             model=assignment.manifest.name,
             revision=assignment.revision,
             phase=EnginePhase.STARTING,
+            start_id=assignment.start_id,
             slots=assignment.manifest.engine.max_num_seqs,
             log_path=str(self._log_path),
             marks=(PhaseMark(phase=StartPhase.BOUND, at=time.time()),),
@@ -201,10 +202,14 @@ class EngineRun:
             token=self._token,
             max_model_len=probe.max_model_len,
         )
+        await self._client.load()  # from now on it counts its steps
         failures = 0
         while failures < self._around.health_failures:
             await asyncio.sleep(self._around.health_interval_s)
             failures = 0 if await self._client.is_healthy() else failures + 1
+            # No news: the host's next report bears it along.
+            load = await self._client.load()
+            self._report = self._report.model_copy(update={"load": load})
         raise UpstreamError(f"the engine failed {failures} health checks in a row")
 
     async def _drain(self, life: "asyncio.Task[None]") -> None:

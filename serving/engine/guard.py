@@ -14,12 +14,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.errors import UnauthenticatedError
 from serving import logs
+from serving.engine import pulse
 
 TOKEN_VARIABLE = "PENSTOCK_ENGINE_TOKEN"  # noqa: S105, the variable's name
 """Environment variable of the engine's process that holds the token."""
 
 IN_FLIGHT_PATH = "/penstock/in_flight"
-"""Answered by the guard itself: `{"in_flight": n}`."""
+"""Answered by the guard itself: `{"in_flight": n, "load": what pulse.Sums has, or null}`."""
 
 _log = logs.get_logger("penstock.engine")
 
@@ -51,7 +52,8 @@ class TokenGuard:
             await _refuse(scope, send)
         elif scope["type"] == "websocket" or scope["method"] != "POST":
             if scope["path"] == IN_FLIGHT_PATH:
-                await _answer(send, 200, {"in_flight": self.in_flight})
+                told = {"in_flight": self.in_flight, "load": pulse.take(scope.get("app"))}
+                await _answer(send, 200, told)
             else:
                 await self._app(scope, receive, send)
         else:
