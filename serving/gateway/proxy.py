@@ -23,12 +23,13 @@ from models.errors import PenstockError, UnavailableError, UpstreamError
 from serving.gateway.auth import Keyring
 from serving.gateway.balancer import Endpoint
 from serving.gateway.bodies import TenantLeftError, WhileTenantStays, read_body
-from serving.gateway.calls import Call, Operation
+from serving.gateway.calls import Call, Operation, cache_salt
 from serving.gateway.engines import EngineBrokeError, EngineClient, EngineGoneError, EngineReply
 from serving.gateway.errors import Answer, answer_of, answer_of_engine, sse_event
 from serving.gateway.lanes import Lane, Lanes, Place
-from serving.gateway.stream import WholeLines, split_at_error, status_in_error
+from serving.gateway.stream import Transcript, WholeLines, split_at_error, status_in_error
 from serving.gateway.telemetry import GatewayMetrics
+from serving.gateway.tokens import last_usage
 from serving.gateway.tolls import Toll, Way
 from serving.gateway.visits import CLIENT_LEFT, Visit
 from serving.logs import get_logger
@@ -98,9 +99,10 @@ class Proxy:
             authorization = next((v for name, v in headers if name == b"authorization"), None)
             visit.key_id = self._keyring.authenticate(authorization).key_id
             body = await read_body(receive, headers, self._limits.max_body_bytes)
-            call = self._operation.parse(body)
-            lane = self._lanes.get(call.model)
-            visit.model = call.model
+            reading = self._operation.read(body)
+            lane = self._lanes.get(reading.model)
+            visit.model = reading.model
+            call = reading.call(cache_salt(visit.org_id or visit.key_id))
             async with WhileTenantStays(receive), Way(visit) as way:
                 await way.enter(self._tolls, call)
                 await self._serve(call, lane, visit, way, send)
@@ -180,7 +182,7 @@ class Proxy:
                     body = await reply.error_body()
                     return await self._refused(reply.status, body, visit, send)
                 if reply.streams:
-                    return await self._stream(reply, lane, visit, way, send)
+                    return await self._stream(call, reply, lane, visit, way, send)
                 body = await reply.whole_body()
         except EngineGoneError:
             return Verdict.GONE
@@ -188,7 +190,9 @@ class Proxy:
             return Verdict.BROKE
         headers = ((b"content-type", reply.content_type.encode("latin-1")),)
         self._note_first_byte(lane, visit)
+        visit.tokens = last_usage(body)
         await way.cleared()
+        visit.delivered = 1
         await self._answer(Answer(reply.status, body, headers), visit, send)
         return Verdict.ANSWERED
 
@@ -214,7 +218,7 @@ class Proxy:
         lane.note_first_token(visit.start_id, visit.engine_id, time.time(), after_s)
 
     async def _stream(
-        self, reply: EngineReply, lane: Lane, visit: Visit, way: Way, send: Send
+        self, call: Call, reply: EngineReply, lane: Lane, visit: Visit, way: Way, send: Send
     ) -> Verdict:
         """Forwards a stream.
 
@@ -222,6 +226,7 @@ class Proxy:
             EngineBrokeError: If the engine broke off before its first byte.
         """
         lines = WholeLines()
+        transcript = Transcript(hide_usage=not call.include_usage)
         chunk = b""
         while not chunk:
             if not (arrived := await reply.next_bytes()):
@@ -235,14 +240,20 @@ class Proxy:
         await self._start_stream(reply, visit, send)
         try:
             while not error:
+                chunk = transcript.read(chunk)
+                visit.tokens, visit.delivered = transcript.tokens, transcript.delivered
                 if chunk:
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 if not (arrived := await reply.next_bytes()):
-                    chunk = lines.rest()
+                    chunk = transcript.read(lines.rest())
+                    visit.tokens, visit.delivered = transcript.tokens, transcript.delivered
                     break
                 chunk, error = split_at_error(lines.feed(arrived))
             else:
-                chunk += self._cut(visit, error.decode(errors="replace"), error)
+                chunk = transcript.read(chunk) + self._cut(
+                    visit, error.decode(errors="replace"), error
+                )
+                visit.tokens, visit.delivered = transcript.tokens, transcript.delivered
         except EngineBrokeError as exc:
             chunk = self._cut(visit, str(exc))
         visit.complete = True

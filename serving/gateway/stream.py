@@ -1,6 +1,20 @@
-"""What the gateway understands of a stream of server-sent events: lines, and errors among them."""
+"""What the gateway understands of a stream of server-sent events: lines, errors, and usage."""
+
+import re
 
 import orjson
+
+from serving.gateway.tokens import FIELD, last_usage
+from serving.gateway.visits import Tokens
+
+EVENT = b'data: {"'
+"""Begins each event with a JSON object; within JSON text its quote would be escaped."""
+
+ROLE_ONLY = b'"role":"assistant","content":""'
+"""In the first event of vLLM's chats, which bears no token."""
+
+NO_CHOICES = re.compile(rb'"choices": ?\[\]')
+"""In the event that bears usage alone."""
 
 ERROR_EVENT = b'data: {"error"'
 """How vLLM begins the event of a generation that failed. Text cannot look like it: within JSON
@@ -47,3 +61,38 @@ def status_in_error(error: bytes) -> int:
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return 500
     return code if isinstance(code, int) and 400 <= code < 600 else 500
+
+
+class Transcript:
+    """Reads along with a stream: counts its parts, notes its usage, and hides the chunk that
+    carries nothing but usage from a tenant who did not ask for it.
+
+    Args:
+        hide_usage: The usage was asked for by us, not by the tenant.
+    """
+
+    def __init__(self, *, hide_usage: bool) -> None:
+        self._hide_usage = hide_usage
+        self._begun = False
+        self.tokens: Tokens | None = None
+        self.delivered = 0  # events that bear a part of the answer
+
+    def read(self, lines: bytes) -> bytes:
+        """Takes whole lines, and gives those that the tenant gets; mostly the very same bytes."""
+        if not self._begun:
+            self._begun = True
+            self.delivered -= lines.count(ROLE_ONLY)
+        self.delivered += lines.count(EVENT)
+        return self._read_usage(lines) if FIELD in lines else lines
+
+    def _read_usage(self, lines: bytes) -> bytes:
+        if (tokens := last_usage(lines)) is not None:
+            self.tokens = tokens
+        kept = []
+        for line in lines.split(b"\n\n"):
+            if FIELD in line and NO_CHOICES.search(line):
+                self.delivered -= 1
+                if self._hide_usage:
+                    continue
+            kept.append(line)
+        return b"\n\n".join(kept)

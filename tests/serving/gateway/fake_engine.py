@@ -132,6 +132,14 @@ def event(text: str) -> bytes:
 
 STREAM = (*(event(token) for token in TOKENS), b"data: [DONE]\n\n")
 
+USAGE = (
+    b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"demo",'
+    b'"choices":[],"usage":{"prompt_tokens":3,"total_tokens":9,"completion_tokens":6,'
+    b'"prompt_tokens_details":{"cached_tokens":2}}}\n\n'
+)
+"""What vLLM streams before the end to those who ask for it."""
+
+
 SSE_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
     b"transfer-encoding: chunked\r\n\r\n"
@@ -152,7 +160,7 @@ async def answers(engine: FakeEngine, seen: Seen, writer: asyncio.StreamWriter) 
     """Streams if asked to, else answers as a whole."""
     if seen.body.get("stream"):
         writer.write(SSE_HEAD)
-        for part in STREAM:
+        for part in stream_for(seen):
             writer.write(chunked(part))
             await writer.drain()
         writer.write(b"0\r\n\r\n")
@@ -169,6 +177,12 @@ async def answers(engine: FakeEngine, seen: Seen, writer: asyncio.StreamWriter) 
     )  # fmt: skip
 
 
+def stream_for(seen: Seen) -> tuple[bytes, ...]:
+    """The parts of a stream, with the usage if it was asked for."""
+    options = seen.body.get("stream_options") or {}
+    return (*STREAM[:-1], USAGE, STREAM[-1]) if options.get("include_usage") else STREAM
+
+
 async def waits(engine: FakeEngine, seen: Seen, writer: asyncio.StreamWriter) -> None:
     """Answers as soon as the test says so."""
     await engine.go_on.wait()
@@ -180,7 +194,7 @@ async def stalls_mid_stream(engine: FakeEngine, seen: Seen, writer: asyncio.Stre
     writer.write(SSE_HEAD + chunked(STREAM[0]) + chunked(STREAM[1]))
     await writer.drain()
     await engine.go_on.wait()
-    writer.write(b"".join(chunked(part) for part in STREAM[2:]) + b"0\r\n\r\n")
+    writer.write(b"".join(chunked(part) for part in stream_for(seen)[2:]) + b"0\r\n\r\n")
 
 
 async def dies_at_once(engine: FakeEngine, seen: Seen, writer: asyncio.StreamWriter) -> None:

@@ -2,7 +2,9 @@
 
 import pytest
 
-from serving.gateway.stream import WholeLines, split_at_error, status_in_error
+from serving.gateway.stream import Transcript, WholeLines, split_at_error, status_in_error
+from serving.gateway.visits import Tokens
+from tests.serving.gateway.fake_engine import STREAM, USAGE
 
 
 def test_whole_lines_pass_as_they_are() -> None:
@@ -41,3 +43,38 @@ def test_text_about_errors_is_no_error_event() -> None:
 )  # fmt: skip
 def test_status_of_an_error_event_is_500_unless_it_says_better(error: bytes, status: int) -> None:
     assert status_in_error(error) == status
+
+
+def test_transcript_passes_parts_on_untouched_and_counts_them() -> None:
+    transcript = Transcript(hide_usage=True)
+    for part in STREAM:
+        assert transcript.read(part) is part
+    assert transcript.delivered == len(STREAM) - 1  # the end is no part of the answer
+    assert transcript.tokens is None
+
+
+@pytest.mark.parametrize("hide", [True, False])
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_transcript_notes_usage_and_hides_it_if_told_to(hide: bool, size: int) -> None:
+    transcript = Transcript(hide_usage=hide)
+    parts = (*STREAM[:-1], USAGE, STREAM[-1])
+    said = b"".join(
+        transcript.read(b"".join(parts[at : at + size])) for at in range(0, len(parts), size)
+    )
+    assert said == b"".join(STREAM if hide else parts)
+    assert transcript.tokens == Tokens(prompt=3, completion=6, cached=2)
+    assert transcript.delivered == len(STREAM) - 1
+
+
+def test_transcript_does_not_count_the_event_that_only_names_the_role() -> None:
+    role = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
+    transcript = Transcript(hide_usage=True)
+    transcript.read(role + STREAM[0])
+    assert transcript.delivered == 1
+
+
+def test_usage_in_continuous_chunks_is_left_alone() -> None:
+    chunk = b'data: {"choices":[{"index":0}],"usage":{"prompt_tokens":3,"completion_tokens":1}}\n\n'
+    transcript = Transcript(hide_usage=True)
+    assert transcript.read(chunk) == chunk
+    assert (transcript.tokens, transcript.delivered) == (Tokens(3, 1), 1)
