@@ -12,7 +12,8 @@ from pydantic_core import PydanticUndefined
 from typer.cli import get_docs_for_click
 from typer.main import get_command
 
-from models.manifest import EngineSpec, Manifest, ResourcesSpec, ScalingSpec
+from models.manifest import EngineSpec, Manifest, ResourcesSpec, ScalingSpec, SloSpec
+from models.schedule import ScheduleSpec
 from serving import metrics, settings
 from serving.cli import main as cli
 
@@ -56,6 +57,8 @@ def manifest_page() -> str:
         ("engine.", EngineSpec),
         ("resources.", ResourcesSpec),
         ("scaling.", ScalingSpec),
+        ("scaling.slo.", SloSpec),
+        ("scaling.schedule[].", ScheduleSpec),
     ):
         lines += ["", f"## {prefix.rstrip('.') or 'Model'}", "", part.__doc__ or "", ""]
         lines += table(

@@ -105,7 +105,7 @@ def check(manifest: Manifest, limits: Limits) -> None:
             param="resources.accelerator",
             hint="PENSTOCK_POOLS names the pools and their hosts",
         )
-    for field, engines in (("min", manifest.scaling.min), ("max", manifest.scaling.max)):
+    for field, engines in (("min", manifest.scaling.min), ("max", manifest.scaling.most)):
         if engines > hosts:
             raise ManifestError(
                 f"scaling.{field}: {engines} engines need as many hosts, "

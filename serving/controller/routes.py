@@ -36,6 +36,8 @@ def make_route(model: DeployedModel, standing: Standing, engines: Iterable[Engin
         created=int(model.stored.created_at),
         max_model_len=max_model_len,
         endpoints=tuple(endpoints),
+        ttft_s=model.manifest.scaling.slo.ttft_s,
+        tpot_s=model.manifest.scaling.slo.tpot_s,
     )
 
 
