@@ -62,6 +62,10 @@ bench-cold-start: setup ## sleeping models to their first token (BENCH_FLAGS="--
 bench-truth: setup ## how exact the load tests measure, beside vLLM's own client
 	$(BIN)/python -m loadtests.truth $(BENCH_FLAGS)
 
+.PHONY: bench-agreement
+bench-agreement: setup ## the load tests' figures beside vLLM's client and guidellm, on a real engine
+	$(BIN)/python scripts/bench_agreement.py $(BENCH_FLAGS)
+
 .PHONY: clean
 clean: ## remove .venv, caches and the local platform's data (stops it first)
 	@if [ -x $(BIN)/penstock ]; then $(BIN)/penstock down; fi

@@ -1,20 +1,17 @@
-"""`python -m loadtests.agreement URL --tokenizer DIR`: do vLLM's client and ours tell the same?
+"""`python -m loadtests.agreement URL --tokenizer DIR`: do other clients tell the same as ours?
 
-The client of `vllm bench serve` and ours put the same load on one server in turn, in pairs, every
-other pair in the other order. Prompts are made by us for both, of the same lengths, but never the
-same words, which the server would remember. Two clients agree on a figure where the 95 % interval
-of its ratio holds 1, or the ratio is within 3 % of it. Prints a table in Markdown and, last, one
-JSON line. Needs vLLM installed; what it imports is in a process of its own.
+Our client, that of `vllm bench serve` and, where `--guidellm` names its command, guidellm put the
+same load on one server in turn, in rounds whose order turns too. Two clients agree on a figure
+where the 95 % interval of its ratio holds 1, or the ratio is within 3 % of it. Prints a table in
+Markdown for each, and, last, one JSON line. Needs vLLM installed; what it imports is in a process
+of its own.
 """
 
 import argparse
 import asyncio
 import json
 import os
-import random
-import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +22,7 @@ from loadtests.compare import MIN_PAIRS, Interval, ratio
 from loadtests.execute import learn_server
 from loadtests.profile import Profile
 from loadtests.prompts import Prompts
+from loadtests.rulers import ClientError, Figures, Load, Ruler, guidellms, ours, vllms
 from loadtests.workload import Chat
 
 FIGURES = (
@@ -32,39 +30,12 @@ FIGURES = (
     "mean_ttft_ms", "mean_tpot_ms", "p99_tpot_ms",
 )  # fmt: skip
 WITHIN = 0.03
-
-VLLM = """
-import sys
-from vllm.benchmarks.serve import add_cli_args, main
-from vllm.utils.argparse_utils import FlexibleArgumentParser
-parser = FlexibleArgumentParser()
-add_cli_args(parser)
-main(parser.parse_args(sys.argv[1:]))
-"""
-
-Figures = Mapping[str, float]
-
-
-class ClientError(Exception):
-    """One of the two clients failed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What is put on the server in each run."""
-
-    url: str
-    model: str
-    tokenizer: str
-    concurrency: int
-    requests: int
-    input_tokens: int
-    output_tokens: int
+OURS = "ours"
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """A figure as both clients tell it."""
+    """A figure as two clients tell it."""
 
     name: str
     ours: float
@@ -80,10 +51,10 @@ class Agreement:
 
 
 def agreements(pairs: Sequence[tuple[Figures, Figures]]) -> list[Agreement]:
-    """What pairs of runs, ours first, say of each figure."""
+    """What pairs of runs, ours first, say of each figure that both clients tell."""
     found = []
     for name in FIGURES:
-        values = [(ours[name], theirs[name]) for ours, theirs in pairs]
+        values = [(ours.get(name, 0.0), theirs.get(name, 0.0)) for ours, theirs in pairs]
         if all(a > 0 and b > 0 for a, b in values):
             found.append(
                 Agreement(
@@ -91,65 +62,6 @@ def agreements(pairs: Sequence[tuple[Figures, Figures]]) -> list[Agreement]:
                 )
             )
     return found
-
-
-def _run(name: str, command: Sequence[str], accepted: tuple[int, ...] = (0,)) -> bytes:
-    done = subprocess.run(command, capture_output=True, check=False)
-    if done.returncode not in accepted:
-        said = done.stderr.decode(errors="replace")[-1000:]
-        raise ClientError(f"{name} ended with {done.returncode}: {said}")
-    return done.stdout
-
-
-def ours(load: Load, seed: int) -> Figures:
-    """A run of our client.
-
-    Raises:
-        ClientError: It failed.
-    """
-    said = _run(
-        "our client",
-        [
-            sys.executable, "-m", "loadtests.bench", load.url, "--model", load.model,
-            "--completion", "--concurrency", str(load.concurrency),
-            "--requests", str(load.requests), "--input-tokens", str(load.input_tokens),
-            "--output-tokens", str(load.output_tokens), "--ignore-eos", "--seed", str(seed),
-            "--output", "json",
-        ],
-        accepted=(0, 1),  # 1: it says that the run is not valid
-    )  # fmt: skip
-    return dict(json.loads(said))
-
-
-def theirs(load: Load, prompts: Prompts, seed: int) -> Figures:
-    """A run of vLLM's client.
-
-    Raises:
-        ClientError: It failed.
-    """
-    rng = random.Random(f"vllm/{seed}")  # noqa: S311
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        # The one format of prompts of one's own that its client reads without further packages.
-        answer = "word " * load.output_tokens
-        asked = [prompts.text(load.input_tokens, rng) for _ in range(load.requests)]
-        dialogues = [{"conversations": [{"value": text}, {"value": answer}]} for text in asked]
-        (folder / "prompts.json").write_text(json.dumps(dialogues))
-        _run(
-            "vLLM's client",
-            [
-                sys.executable, "-c", VLLM, "--backend", "openai", "--base-url", load.url,
-                "--endpoint", "/v1/completions", "--model", load.model,
-                "--tokenizer", load.tokenizer, "--dataset-name", "sharegpt",
-                "--dataset-path", str(folder / "prompts.json"),
-                "--sharegpt-output-len", str(load.output_tokens), "--num-prompts",
-                str(load.requests), "--max-concurrency", str(load.concurrency), "--ignore-eos",
-                "--temperature", "0", "--percentile-metrics", "ttft,tpot,itl,e2el",
-                "--disable-tqdm", "--save-result", "--result-dir", name,
-                "--result-filename", "result.json",
-            ],
-        )  # fmt: skip
-        return dict(json.loads((folder / "result.json").read_text()))
 
 
 async def prompts_of(load: Load) -> Prompts:
@@ -163,13 +75,31 @@ async def prompts_of(load: Load) -> Prompts:
         return (await learn_server(client, load.model, profile))[1]
 
 
-def markdown(load: Load, pairs: int, found: Sequence[Agreement]) -> str:
+def rounds(
+    load: Load, rulers: Mapping[str, Ruler], prompts: Prompts, count: int
+) -> dict[str, list[Figures]]:
+    """What each client told in each round; in each round another one begins.
+
+    Raises:
+        ClientError: A client failed.
+    """
+    told: dict[str, list[Figures]] = {name: [] for name in rulers}
+    names = list(rulers)
+    for number in range(count):
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            told[name].append(rulers[name](load, prompts, number))
+        sys.stderr.write(f"round {number + 1} of {count}\n")
+    return told
+
+
+def markdown(load: Load, pairs: int, theirs: str, found: Sequence[Agreement]) -> str:
     """The table for the documentation."""
     lines = [
         f"{pairs} pairs, {load.concurrency} at once, {load.requests} requests of "
         f"{load.input_tokens} tokens in and {load.output_tokens} out",
         "",
-        "| figure | ours | vLLM's client | ours / theirs | 95 % | agree |",
+        f"| figure | ours | {theirs} | ours / theirs | 95 % | agree |",
         "|---|---:|---:|---:|---:|---|",
     ]
     lines += [
@@ -186,6 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("url", help="base URL without /v1; the key comes from OPENAI_API_KEY")
     parser.add_argument("--model", required=True)
     parser.add_argument("--tokenizer", required=True, help="folder or name, for vLLM's client")
+    parser.add_argument("--guidellm", type=Path, metavar="COMMAND", help="guidellm 0.8's command")
     parser.add_argument("--pairs", type=int, default=MIN_PAIRS)
     parser.add_argument("--concurrency", type=int, default=4)
     parser.add_argument("--requests", type=int, default=32)
@@ -196,30 +127,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         parsed.url, parsed.model, parsed.tokenizer, parsed.concurrency, parsed.requests,
         parsed.input_tokens, parsed.output_tokens,
     )  # fmt: skip
-    pairs: list[tuple[Figures, Figures]] = []
+    rulers: dict[str, Ruler] = {OURS: ours, "vLLM's client": vllms}
+    if parsed.guidellm is not None:
+        rulers["guidellm"] = guidellms(parsed.guidellm)
     try:
         prompts = asyncio.run(prompts_of(load))
-        for number in range(parsed.pairs):
-            if number % 2:
-                second = theirs(load, prompts, number)
-                first = ours(load, number)
-            else:
-                first = ours(load, number)
-                second = theirs(load, prompts, number)
-            pairs.append((first, second))
-            sys.stderr.write(f"pair {number + 1} of {parsed.pairs}\n")
+        told = rounds(load, rulers, prompts, parsed.pairs)
     except (ServerError, ClientError, ValueError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 6
-    found = agreements(pairs)
-    sys.stdout.write(markdown(load, len(pairs), found))
-    line = {
-        "bench": "agreement", "pairs": len(pairs), "load_average": os.getloadavg()[0],
-        "agree": {each.name: each.holds for each in found},
-        "ratio": {each.name: round(each.ratio.estimate, 4) for each in found},
+    line: dict[str, object] = {
+        "bench": "agreement", "pairs": parsed.pairs, "load_average": os.getloadavg()[0],
     }  # fmt: skip
+    agree = True
+    for name in list(rulers)[1:]:
+        found = agreements(list(zip(told[OURS], told[name], strict=True)))
+        sys.stdout.write(markdown(load, parsed.pairs, name, found) + "\n")
+        agree = agree and all(each.holds for each in found)
+        line[name] = {
+            each.name: {"ratio": round(each.ratio.estimate, 4), "agrees": each.holds}
+            for each in found
+        }
     sys.stdout.write(json.dumps(line) + "\n")
-    return 0 if len(pairs) >= MIN_PAIRS and all(each.holds for each in found) else 1
+    return 0 if parsed.pairs >= MIN_PAIRS and agree else 1
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 import pytest
 
-from loadtests.agreement import FIGURES, Figures, Load, agreements, markdown
+from loadtests.agreement import FIGURES, agreements, markdown
+from loadtests.rulers import Figures, Load
 
 LOAD = Load("http://x", "m", "t", 4, 32, 64, 48)
 
@@ -26,10 +27,11 @@ def test_clients_agree_within_the_interval_or_three_percent(
 
 
 def test_table_says_who_measured_what() -> None:
-    table = markdown(LOAD, 3, agreements([(run(1.1), run(1.0))] * 3))
+    table = markdown(LOAD, 3, "guidellm", agreements([(run(1.1), run(1.0))] * 3))
+    assert "| guidellm |" in table
     assert "| median_ttft_ms | 110.00 | 100.00 | 1.100 | 1.100 to 1.100 | no |" in table
 
 
 def test_figures_that_were_not_measured_are_left_out() -> None:
-    found = agreements([(run(1.0) | {"mean_tpot_ms": 0.0}, run(1.0))])
+    found = agreements([({**run(1.0), "mean_tpot_ms": 0.0}, run(1.0))])
     assert "mean_tpot_ms" not in {each.name for each in found}
