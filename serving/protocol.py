@@ -61,6 +61,7 @@ class StartPhase(StrEnum):
 
     DEMAND_SEEN = "demand_seen"
     DECIDED = "decided"
+    HOST_STARTED = "host_started"  # only where the pool had to grow
     BOUND = "bound"
     FORKED = "forked"
     WEIGHTS = "weights"
@@ -269,6 +270,8 @@ class EngineReport(Message):
     model: str
     revision: int
     phase: EnginePhase
+    start_id: str | None = None
+    """Of its assignment: a controller that adopts it goes on with the same start."""
     url: str | None = None
     token: str | None = Field(default=None, repr=False)
     slots: int = 0

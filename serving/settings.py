@@ -77,6 +77,9 @@ class ControllerSettings(Settings):
     """A host that has not reported for this long is lost."""
     start_timeout_s: float = Field(default=180.0, gt=0)
     """An engine that is not ready after this long is stopped and counts as failed."""
+    otlp_endpoint: str | None = None
+    """Base URL of an OpenTelemetry collector (OTLP/HTTP) that each cold start is told to; by
+    default OTEL_EXPORTER_OTLP_ENDPOINT, and none where that is not set either."""
 
 
 class GatewaySettings(Settings):

@@ -119,7 +119,7 @@ class EngineView(View):
 
 
 class StartView(View):
-    """One start of an engine that got ready, from the request that caused it to its first token."""
+    """One start of an engine, from the request that caused it to its first token or its failure."""
 
     start_id: str
     model: str
@@ -133,6 +133,10 @@ class StartView(View):
     waited_s: float | None
     """From request to first token by the gateway's own clock; None where no request caused the
     start, or the one that did left before its first token."""
+    failed_at_s: float | None = None
+    """When it failed; None of a start that did not."""
+    error: str | None = None
+    hint: str | None = None
 
 
 class HostView(View):

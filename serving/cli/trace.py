@@ -33,8 +33,7 @@ def trace(
     if not found:
         raise NotFoundError(
             f"no such start of {model} is known",
-            hint=f"`penstock chat {model}` wakes a sleeping model; the controller keeps the last "
-            "starts since its own",
+            hint=f"`penstock chat {model}` wakes a sleeping model; only the last starts are kept",
         )
     show(found[-1])
 
@@ -53,17 +52,23 @@ def show(one: StartView) -> None:
     for phase, took_ms, at_ms, bar in rows(one):
         table.add_row(phase, took_ms, at_ms, bar)
     console.print(table)
+    if one.error is not None:
+        console.print(f"failed: {one.error}")
+        if one.hint is not None:
+            console.print(f"hint: {one.hint}")
     if one.waited_s is not None:
         console.print(f"the request waited {one.waited_s * 1000:.0f} ms for its first token")
 
 
 def rows(one: StartView) -> Sequence[tuple[str, str, str, str]]:
     """Phase, duration, end and bar of each line."""
-    whole_s = one.marks[-1].at_s or 1.0
+    ends = [(mark.phase.value, mark.at_s) for mark in one.marks]
+    if one.failed_at_s is not None:
+        ends.append(("failed", one.failed_at_s))
+    whole_s = (ends[-1][1] if ends else 0.0) or 1.0
     lines = []
-    for before, mark in pairwise(one.marks):
-        begin, end = (round(BAR_WIDTH * at_s / whole_s) for at_s in (before.at_s, mark.at_s))
+    for (_, before_s), (name, at_s) in pairwise(ends):
+        begin, end = (round(BAR_WIDTH * one_s / whole_s) for one_s in (before_s, at_s))
         bar = " " * begin + ("\u2588" * (end - begin) or "\u258f")
-        took_ms = (mark.at_s - before.at_s) * 1000
-        lines.append((mark.phase.value, f"{took_ms:.1f} ms", f"{mark.at_s * 1000:.1f} ms", bar))
+        lines.append((name, f"{(at_s - before_s) * 1000:.1f} ms", f"{at_s * 1000:.1f} ms", bar))
     return lines

@@ -119,8 +119,7 @@ async def list_revisions(name: str, here: Here) -> Items[RevisionView]:
 
 @router.get("/models/{name}/starts")
 async def list_starts(name: str, here: Here) -> Items[StartView]:
-    """The last starts of a model's engines with their phases, newest last; since the controller's
-    own start."""
+    """The last starts of a model's engines with their phases, newest last; failed ones too."""
     here.registry.get(name)
     return Items(items=[start_view(trace) for trace in here.loop.traces.of(name)])
 

@@ -8,10 +8,11 @@ On its standard error each line is a JSON object; `"event": "listening"` bears `
 import asyncio
 import contextlib
 import errno
+import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated
 
@@ -31,6 +32,8 @@ from serving.controller.pools import PoolKeeper, pool_args
 from serving.controller.registry import GIB, Limits, Registry
 from serving.controller.store import Store
 from serving.controller.telemetry import Telemetry
+from serving.controller.trace_log import TraceLog
+from serving.controller.traces import Trace
 from serving.controller.views import our_version
 from serving.logs import configure, get_logger
 from serving.settings import ControllerSettings
@@ -96,7 +99,9 @@ async def running(
         telemetry = Telemetry()
         loop = ControlLoop(settings, registry, events, telemetry)
         controller = Controller(settings, store, registry, identities, events, telemetry, loop)
-        await stack.enter_async_context(_database_tasks(controller))
+        starts = TraceLog(store, loop.traces, await stack.enter_async_context(_spans(settings)))
+        await starts.restore()
+        await stack.enter_async_context(_database_tasks(controller, starts))
         tasks: list[Coroutine[None, None, None]] = [loop.run()]
         if settings.ray_dashboard_url is not None:
             keeper = PoolKeeper(
@@ -119,12 +124,29 @@ async def _flush(events: EventLog) -> None:
 
 
 @asynccontextmanager
-async def _database_tasks(controller: Controller) -> AsyncIterator[None]:
+async def _spans(settings: ControllerSettings) -> AsyncIterator[Callable[[Trace], None]]:
+    """What is called with each start that is whole; what it has to send is sent at the end."""
+    endpoint = settings.otlp_endpoint or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    if not endpoint:
+        yield lambda trace: None
+        return
+    from serving.controller.spans import SpanSender
+
+    sender = SpanSender(endpoint)
+    try:
+        yield sender
+    finally:
+        await asyncio.to_thread(sender.close)
+
+
+@asynccontextmanager
+async def _database_tasks(controller: Controller, starts: TraceLog) -> AsyncIterator[None]:
     """Writes events and reads keys meanwhile; lets the last query end before the store closes."""
     stop = asyncio.Event()
     tasks = [
         _spawn(controller, controller.events.run(stop)),
         _spawn(controller, controller.identities.run(stop)),
+        _spawn(controller, starts.run(stop)),
     ]
     try:
         yield

@@ -9,6 +9,7 @@ from serving.controller.moment import Moment
 from serving.controller.observed import Engine, Fleet, Host
 from serving.controller.registry import Registry
 from serving.controller.starts import FAILED_AFTER, Starts
+from serving.controller.traces import Traces
 from serving.protocol import EnginePhase, StartPhase
 
 WHY = {
@@ -22,7 +23,8 @@ WHY = {
 class Bindings:
     """Binds and unbinds engines; records why."""
 
-    def __init__(self, fleet: Fleet, registry: Registry, events: EventLog) -> None:
+    def __init__(self, fleet: Fleet, registry: Registry, events: EventLog, traces: Traces) -> None:
+        self._traces = traces
         self._fleet = fleet
         self._registry = registry
         self._events = events
@@ -57,6 +59,8 @@ class Bindings:
             asked_at = now.at - (now.s - demand.asked_since_s)
             engine.marks[StartPhase.DEMAND_SEEN] = min(asked_at, decided_at)
         engine.marks[StartPhase.DECIDED] = decided_at
+        if host.registered_at > decided_at:  # the pool had to grow, or to replace a host
+            engine.marks[StartPhase.HOST_STARTED] = host.registered_at
         engine.marks[StartPhase.BOUND] = now.at
         woken = asked and not self._fleet.bound(model.name)
         host.assign(engine)
@@ -105,6 +109,8 @@ class Bindings:
             model=engine.model,
             engine_id=engine.engine_id,
         )  # fmt: skip
+        if failed_start:
+            self._traces.failed(engine, error, now.at)
         self._count(engine, error, now)
 
     def host_lost(self, host: Host, now: Moment) -> None:
@@ -124,7 +130,9 @@ class Bindings:
             engine_id=engine.engine_id,
         )
         if engine.ready_s is None:
-            self._count(engine, "its host died while it started", now)
+            error = "its host died while it started"
+            self._traces.failed(engine, error, now.at)
+            self._count(engine, error, now)
 
     def _count(self, engine: Engine, error: str, now: Moment) -> None:
         if self._registry.find(engine.model) is None:

@@ -47,7 +47,7 @@ def enrol(
         engine_id=report.engine_id,
         model=report.model,
         revision=report.revision,
-        start_id=report.engine_id,
+        start_id=report.start_id or report.engine_id,
         manifest=manifest,
         host_id=host.host_id,
         node=registration.node,

@@ -67,7 +67,7 @@ class ControlLoop:
         self._events = events
         self._telemetry = telemetry
         self._clock = clock
-        self._bindings = Bindings(self.fleet, registry, events)
+        self._bindings = Bindings(self.fleet, registry, events, self.traces)
         self._standings: dict[str, Standing] = {}
         self._settled_after_s: float | None = None
         self._stepped_s: float | None = None

@@ -64,3 +64,20 @@ EVENTS = Table(
     Column("engine_id", String(64)),
     Column("message", Text, nullable=False),
 )
+
+STARTS = Table(
+    "starts",
+    METADATA,
+    Column("engine_id", String(64), primary_key=True),
+    Column("start_id", String(64), nullable=False, index=True),
+    Column("model", String(64), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("host_id", String(128), nullable=False),
+    Column("node", String(255), nullable=False),
+    Column("began_at", Float, nullable=False, index=True),  # Unix seconds
+    Column("marks", Text, nullable=False),  # JSON: phase -> Unix seconds
+    Column("waited_s", Float),
+    Column("failed_at", Float),
+    Column("error", Text),
+    Column("hint", Text),
+)

@@ -81,7 +81,7 @@ def revision_views(model: DeployedModel) -> list[RevisionView]:
 def start_view(trace: Trace) -> StartView:
     """One start; its marks count from the first one."""
     marks = trace.ordered()
-    began_at = marks[0][1]
+    began_at = marks[0][1] if marks else trace.failed_at or 0.0
     return StartView(
         start_id=trace.start_id,
         model=trace.model,
@@ -92,6 +92,9 @@ def start_view(trace: Trace) -> StartView:
         began_at=_time(began_at),
         marks=[MarkView(phase=phase, at_s=at - began_at) for phase, at in marks],
         waited_s=trace.waited_s,
+        failed_at_s=None if trace.failed_at is None else trace.failed_at - began_at,
+        error=trace.error,
+        hint=trace.hint,
     )
 
 

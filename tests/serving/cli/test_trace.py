@@ -15,7 +15,10 @@ MARKS_S = (0.0, 0.25, 0.5, 0.75, 1.0)
 @pytest.fixture(autouse=True)
 def starts(platform: FakePlatform) -> None:
     platform.deploy("guide", ModelState.READY)
-    phases = (*tuple(StartPhase)[:4], StartPhase.FIRST_TOKEN)
+    phases = (
+        StartPhase.DEMAND_SEEN, StartPhase.DECIDED, StartPhase.BOUND, StartPhase.FORKED,
+        StartPhase.FIRST_TOKEN,
+    )  # fmt: skip
     platform.starts = [
         StartView(
             start_id=f"start-{number}", model="guide", revision=1, engine_id=f"eng-{number}",
@@ -47,3 +50,16 @@ def test_trace_without_a_start_says_what_to_do(run: Run, platform: FakePlatform)
     done = run("trace", "guide")
     assert done.code == 4
     assert "hint: `penstock chat guide` wakes" in done.err
+
+
+def test_trace_of_a_failed_start_says_why(run: Run, platform: FakePlatform) -> None:
+    last = platform.starts[-1]
+    failure = {"failed_at_s": 0.75, "error": "its weights are broken", "hint": "fetch them again"}
+    marks = last.marks[:3]
+    platform.starts = [last.model_copy(update={"marks": marks, "waited_s": None, **failure})]
+    done = run("trace", "guide")
+    assert done.code == 0
+    assert "failed: its weights are broken" in done.out
+    assert "hint: fetch them again" in done.out
+    (line,) = [line for line in done.out.splitlines() if line.startswith("failed  ")]
+    assert "750.0 ms" in line
