@@ -1,4 +1,4 @@
-"""What one engine can do: the numbers, their floor under an SLO, and how they are learned online.
+"""What one engine can do: the numbers, and their floor under an SLO.
 
 An engine's step that processes `c` prompt tokens while `b` sequences decode takes
 
@@ -9,11 +9,7 @@ Agrawal et al., "Taming Throughput-Latency Tradeoff in LLM Inference with Sarath
 OSDI 2024, section 4.
 """
 
-import math
-from dataclasses import dataclass, replace
-
-FADE = 0.995
-"""Weight that a learned sum keeps at each new step: about the last 200 steps count."""
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,65 +60,3 @@ def below_floor(
             f"prompt tokens, {capacity.longest_step_s():.3f} s: a smaller chunk would hold it"
         )
     return warnings
-
-
-@dataclass(frozen=True, slots=True)
-class Learned:
-    """Fading sums of a least-squares line through the steps that an engine reported."""
-
-    steps: float = 0.0  # decode-only steps
-    batch: float = 0.0
-    batch_squared: float = 0.0
-    took: float = 0.0  # seconds
-    batch_took: float = 0.0
-    prompt: float = 0.0  # tokens of steps with prefill
-    prompt_took: float = 0.0  # their seconds, less what the decoding sequences took
-
-
-def learn(learned: Learned, prior: Capacity, prompt: int, batch: int, took_s: float) -> Learned:
-    """Takes one step in; a step that cannot be (NaN, negative, empty) changes nothing.
-
-    Args:
-        prior: What is known so far: it says how much of a mixed step was decoding.
-        prompt: Prompt tokens of the step.
-        batch: Sequences that decoded in it.
-    """
-    if not (math.isfinite(took_s) and took_s > 0 and prompt >= 0 and batch >= 0):
-        return learned
-    if prompt:
-        decoding_s = prior.step_s + prior.step_per_seq_s * batch if batch else 0.0
-        return replace(
-            learned,
-            prompt=learned.prompt * FADE + prompt,
-            prompt_took=learned.prompt_took * FADE + max(0.1 * took_s, took_s - decoding_s),
-        )
-    if not batch:
-        return learned
-    return replace(
-        learned,
-        steps=learned.steps * FADE + 1,
-        batch=learned.batch * FADE + batch,
-        batch_squared=learned.batch_squared * FADE + batch * batch,
-        took=learned.took * FADE + took_s,
-        batch_took=learned.batch_took * FADE + batch * took_s,
-    )
-
-
-def fitted(learned: Learned, prior: Capacity) -> Capacity:
-    """The capacity by what was learned, and by the prior where that says too little.
-
-    The slope stays the prior's until batches of different size were seen; neither slope nor
-    base becomes negative.
-    """
-    found = prior
-    if learned.prompt_took > 0 and learned.prompt >= prior.chunk_tokens:
-        found = replace(found, prefill_tps=learned.prompt / learned.prompt_took)
-    if learned.steps < 20:
-        return found
-    mean_batch, mean_took = learned.batch / learned.steps, learned.took / learned.steps
-    spread = learned.batch_squared / learned.steps - mean_batch**2
-    slope = prior.step_per_seq_s
-    if spread > 1.0:
-        slope = (learned.batch_took / learned.steps - mean_batch * mean_took) / spread
-    slope = min(max(slope, 0.0), mean_took / mean_batch)
-    return replace(found, step_s=mean_took - slope * mean_batch, step_per_seq_s=slope)
