@@ -79,7 +79,34 @@ COLD_START = Metric(
     ("model", "phase"),
 )  # fmt: skip
 
+USAGE_SETTLED = Metric(
+    "penstock_usage_settled_total", Kind.COUNTER,
+    "Requests settled by this gateway, by how they ended.", ("status",),
+)  # fmt: skip
+UNMETERED = Metric(
+    "penstock_unmetered_requests_total", Kind.COUNTER,
+    "Requests served though the journal could not be written (PENSTOCK_UNMETERED=serve).",
+)
+JOURNAL_LOST = Metric(
+    "penstock_journal_lost_records_total", Kind.COUNTER,
+    "Places at which records of a journal that was taken over were torn or damaged.",
+)
+JOURNAL_BACKLOG = Metric(
+    "penstock_journal_backlog_bytes", Kind.GAUGE,
+    "Bytes of the journal that the controller has not confirmed yet.",
+)
+METERING_DRIFT = Metric(
+    "penstock_metering_drift_tokens", Kind.GAUGE,
+    "Tokens by which two counts differ: attempts against the engines' own counters, usage against"
+    " attempts.", ("between", "kind"),
+)  # fmt: skip
+USAGE_UNRESOLVED = Metric(
+    "penstock_usage_unresolved", Kind.GAUGE,
+    "Requests whose tokens no recorder has told yet, by how they ended.", ("status",),
+)  # fmt: skip
+
 ALL: tuple[Metric, ...] = (
     REQUESTS, IN_FLIGHT, QUEUE_DEPTH, QUEUE_WAIT, TTFT, RETRIES,
     ENGINES, ENGINES_WANTED, HOSTS, COLD_START,
+    USAGE_SETTLED, UNMETERED, JOURNAL_LOST, JOURNAL_BACKLOG, METERING_DRIFT, USAGE_UNRESOLVED,
 )  # fmt: skip

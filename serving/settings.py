@@ -5,7 +5,7 @@ What a model is stands in its manifest, not here. A variable that no setting has
 
 import os
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -75,6 +75,11 @@ class ControllerSettings(Settings):
     """The pools of this platform and the number of hosts each may have, as JSON."""
     host_timeout_s: float = Field(default=4.0, gt=0)
     """A host that has not reported for this long is lost."""
+    unknown_usage: Literal["bill", "forgive"] = "forgive"
+    """Of a request whose gateway died when its answer may have begun to leave, nobody knows what
+    the tenant got: bill what the engines made of it, or nothing."""
+    usage_retention_days: float = Field(default=400.0, gt=0)
+    """How long the rows of single requests are kept; the sums of each hour stay."""
     start_timeout_s: float = Field(default=180.0, gt=0)
     """An engine that is not ready after this long is stopped and counts as failed."""
     otlp_endpoint: str | None = None
@@ -103,6 +108,9 @@ class GatewaySettings(Settings):
     """Requests that may wait for one model; more are answered 429."""
     drain_timeout_s: float = Field(default=30.0, ge=0)
     """Seconds that running streams get to end after SIGTERM."""
+    unmetered: Literal["refuse", "serve"] = "refuse"
+    """What becomes of requests while usage cannot be recorded, as on a full disk: answered 503, or
+    served and not billed."""
     admin_api: bool = True
     """Pass `/admin/v1` on to the controller, so that operators need one URL only."""
 

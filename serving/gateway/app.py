@@ -20,6 +20,7 @@ from serving.gateway.errors import answer_of_http
 from serving.gateway.keepsake import Keepsake
 from serving.gateway.lanes import Lanes
 from serving.gateway.link import ControllerLink
+from serving.gateway.metering import Metering
 from serving.gateway.proxy import Limits, Proxy
 from serving.gateway.routes import make_router
 from serving.gateway.server import run
@@ -43,12 +44,13 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     urgent = asyncio.Event()
     lanes = Lanes(settings.max_queued, alarm=urgent.set)
     sync = Sync(link, lanes, keyring, Keepsake(settings.gateway_state_dir), urgent)
+    metering = Metering(sync.gateway_id, settings, link, metrics)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         sync.recall()
         async with AsyncExitStack() as stack:
-            for part in (link, engines, passage):
+            for part in (link, engines, passage, metering):
                 await stack.enter_async_context(part)
             in_step = asyncio.create_task(sync.run())
             try:
@@ -67,7 +69,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         exception_handlers={HTTPException: _on_http_exception},
     )
     for operation in OPERATIONS:
-        proxy = Proxy(operation, limits, keyring, lanes, engines, metrics)
+        proxy = Proxy(operation, limits, keyring, lanes, engines, metrics, [metering.toll])
         app.router.routes.append(Route(operation.path, proxy, methods=["POST"]))
     if settings.admin_api:
         app.router.routes.append(Route(PREFIX + "/{path:path}", passage))

@@ -8,6 +8,7 @@ from yarl import URL
 
 from models.errors import UnreachableError
 from serving.gateway.sessions import SessionOwner
+from serving.metered import UsageReceipt
 from serving.protocol import (
     POLL_S,
     DemandReply,
@@ -20,6 +21,7 @@ from serving.protocol import (
 CONNECT_TIMEOUT_S = 2.0
 POLL_TIMEOUT_S = POLL_S + 5.0
 DEMAND_TIMEOUT_S = 2.0
+USAGE_TIMEOUT_S = 10.0
 
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -58,6 +60,14 @@ class ControllerLink(SessionOwner):
         """
         body = report.model_dump_json().encode()
         return await self._call("POST", "/demand", DEMAND_TIMEOUT_S, DemandReply, body)
+
+    async def usage(self, body: bytes) -> UsageReceipt:
+        """Hands settled usage over: a UsageBatch in JSON.
+
+        Raises:
+            UnreachableError: If the controller does not answer, or could not store it.
+        """
+        return await self._call("POST", "/usage", USAGE_TIMEOUT_S, UsageReceipt, body)
 
     async def _call(
         self,

@@ -15,6 +15,10 @@ class GatewayMetrics:
         self.queue_wait = metrics.QUEUE_WAIT.histogram(self._registry)
         self.ttft = metrics.TTFT.histogram(self._registry)
         self.retries = metrics.RETRIES.counter(self._registry)
+        self.settled = metrics.USAGE_SETTLED.counter(self._registry)
+        self.unmetered = metrics.UNMETERED.counter(self._registry)
+        self.journal_lost = metrics.JOURNAL_LOST.counter(self._registry)
+        self.journal_backlog = metrics.JOURNAL_BACKLOG.gauge(self._registry)
         self._in_flight = metrics.IN_FLIGHT.gauge(self._registry)
         self._queue_depth = metrics.QUEUE_DEPTH.gauge(self._registry)
 

@@ -4,6 +4,7 @@ A request enters each toll in order before it waits for a slot, and is settled a
 reverse order when it is over, however it ends.
 """
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -62,6 +63,7 @@ class Way:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._visit.left = isinstance(error, asyncio.CancelledError)
         await self._settlements.aclose()
 
     async def enter(self, tolls: Sequence[Toll], call: Call) -> None:

@@ -46,6 +46,7 @@ class Visit:
     streaming: bool = False  # the answer has started
     complete: bool = False  # the answer has ended, for better or worse
     cut: bool = False  # an engine broke off mid-stream
+    left: bool = False  # the tenant went away, or the gateway was stopped, while it was served
 
     @property
     def attempt_id(self) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from serving.metered import UsageBatch, UsageReceipt, UsageRow
 from serving.protocol import (
     DemandReply,
     DemandReport,
@@ -55,6 +56,8 @@ class FakeController:
         self.identities = IdentitiesDelta(version=1, full=True, keys=KEYS)
         self.leases: dict[str, int] = {}
         self.reports: list[DemandReport] = []
+        self.usage: dict[str, UsageRow] = {}
+        self.database_down = False
         self.reported = asyncio.Event()
         self.admin_requests: list[dict[str, Any]] = []
         self.port = 0
@@ -84,6 +87,7 @@ class FakeController:
         app.router.add_get("/internal/v1/routes", self._routes)
         app.router.add_get("/internal/v1/identities", self._identities)
         app.router.add_post("/internal/v1/demand", self._demand)
+        app.router.add_post("/internal/v1/usage", self._usage)
         app.router.add_route("*", "/admin/v1/{path:.*}", self._admin)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -122,6 +126,14 @@ class FakeController:
         self.reports.append(DemandReport.model_validate_json(await request.read()))
         self.reported.set()
         return web.Response(text=DemandReply(leases=self.leases).model_dump_json())
+
+    async def _usage(self, request: web.Request) -> web.Response:
+        if self.database_down:
+            raise web.HTTPServiceUnavailable
+        batch = UsageBatch.model_validate_json(await request.read())
+        new = [row for row in batch.rows if row.usage_id not in self.usage]
+        self.usage.update({row.usage_id: row for row in new})
+        return web.Response(text=UsageReceipt(new=len(new)).model_dump_json())
 
     async def _admin(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
