@@ -1,13 +1,43 @@
 """What the gateways hold for each model, as they report it. In memory."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from serving.controller.leases import split
-from serving.protocol import DemandReport
+from serving.protocol import DemandReport, ModelDemand
 
 STALE_AFTER_S = 2.0
 """A gateway reports each 0.25 s; one that was silent for this long is gone."""
+
+LONGEST_WAIT_S = 86_400.0
+"""No request waits longer; what a gateway says beyond it is its clock's mistake."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What happened at all gateways since somebody last asked."""
+
+    arrivals: int = 0
+    arrived_tokens: int | None = 0  # of their prompts; None: a gateway does not tell
+    finished: int = 0  # of which the outputs are known
+    finished_tokens: int = 0  # their outputs
+    missed: int = 0  # passed the model's objective
+
+    def plus(self, part: ModelDemand) -> "Counts":
+        """With one gateway's report."""
+        prompts, outputs = part.arrived_prompt_tokens, part.finished_output_tokens
+        if not part.arrivals:
+            prompts = prompts or 0
+        return Counts(
+            self.arrivals + part.arrivals,
+            _sum(self.arrived_tokens, prompts),
+            self.finished + (part.finished if outputs is not None else 0),
+            self.finished_tokens + (outputs or 0),
+            self.missed + part.missed,
+        )
+
+
+NO_COUNTS = Counts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +46,9 @@ class Demand:
 
     queued: int = 0
     in_flight: int = 0
-    arrivals: int = 0
+    queued_tokens: int | None = 0  # of the prompts that wait; None: a gateway does not tell
+    prefill_tokens: int = 0  # prompts in engines without a first token yet
+    counts: Counts = NO_COUNTS
     asked_since_s: float | None = None  # monotonic; when the oldest waiting request came
     start_id: str | None = None
     """Id of the oldest waiting request."""
@@ -40,7 +72,7 @@ class Gateways:
 
     def __init__(self) -> None:
         self._heard: dict[str, _Heard] = {}
-        self._arrivals: Counter[str] = Counter()
+        self._counts: dict[str, Counts] = {}
 
     def __len__(self) -> int:
         return len(self._heard)
@@ -51,7 +83,10 @@ class Gateways:
         for part in report.models:
             requests[part.model] += part.queued + sum(part.in_flight.values())
         self._heard[report.gateway_id] = _Heard(now_s, report, requests)
-        self._arrivals.update({d.model: d.arrivals for d in report.models if d.arrivals})
+        for part in report.models:
+            counts = self._counts.get(part.model, NO_COUNTS).plus(part)
+            if counts != NO_COUNTS:
+                self._counts[part.model] = counts
 
     def drop_stale(self, now_s: float) -> None:
         """Forgets the gateways that were silent for STALE_AFTER_S."""
@@ -64,34 +99,22 @@ class Gateways:
     def take_demand(self) -> dict[str, Demand] | None:
         """The demand for each model that has some; None where no gateway lives to tell.
 
-        Arrivals count from the last call on.
+        What happened counts from the last call on.
         """
         demand = self.demand()
         if demand is None:
             return None
-        self._arrivals.clear()
+        self._counts.clear()
         return demand
 
     def demand(self) -> dict[str, Demand] | None:
-        """As `take_demand`, but leaves the arrivals."""
+        """As `take_demand`, but leaves the counts."""
         if not self._heard:
             return None
-        found: dict[str, Demand] = {name: Demand(arrivals=n) for name, n in self._arrivals.items()}
+        found = {name: Demand(counts=counts) for name, counts in self._counts.items()}
         for heard in self._heard.values():
             for part in heard.report.models:
-                known = found.get(part.model, Demand())
-                since, start_id = known.asked_since_s, known.start_id
-                if part.queued:
-                    came_s = heard.at_s - part.oldest_wait_s
-                    if since is None or came_s < since:
-                        since, start_id = came_s, part.start_id
-                found[part.model] = Demand(
-                    queued=known.queued + part.queued,
-                    in_flight=known.in_flight + sum(part.in_flight.values()),
-                    arrivals=known.arrivals,
-                    asked_since_s=since,
-                    start_id=start_id,
-                )
+                found[part.model] = _with(found.get(part.model, Demand()), part, heard.at_s)
         return found
 
     def in_flight(self) -> dict[str, int]:
@@ -106,3 +129,28 @@ class Gateways:
         """This gateway's share of one of the model's engines."""
         requests = {g: heard.requests.get(model, 0) for g, heard in self._heard.items()}
         return split(slots, requests).get(gateway_id, 1)
+
+
+def _with(known: Demand, part: ModelDemand, heard_s: float) -> Demand:
+    """A model's demand with one gateway's share; the order of gateways does not matter."""
+    since, start_id = known.asked_since_s, known.start_id
+    if part.queued:
+        came = heard_s - min(part.oldest_wait_s, LONGEST_WAIT_S), part.start_id or ""
+        if since is None or came < (since, start_id or ""):
+            since, start_id = came[0], part.start_id
+    tokens = part.queued_prompt_tokens if part.queued else 0
+    if tokens is None:
+        tokens = part.queued_tokens or None  # with the answers: too much is the better error
+    return replace(
+        known,
+        queued=known.queued + part.queued,
+        in_flight=known.in_flight + sum(part.in_flight.values()),
+        queued_tokens=_sum(known.queued_tokens, tokens),
+        prefill_tokens=known.prefill_tokens + part.prefill_tokens,
+        asked_since_s=since,
+        start_id=start_id,
+    )
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other

@@ -76,7 +76,7 @@ class Targets:
             starting=lives.count(Life.STARTING),
             queued=None if asked is None else asked.queued,
             in_flight=None if asked is None else asked.in_flight,
-            arrivals=0 if asked is None else asked.arrivals,
+            arrivals=0 if asked is None else asked.counts.arrivals,
         )
         scaling = model.manifest.scaling
         spec = Spec(min=scaling.min, max=scaling.max, idle_timeout_s=scaling.idle_timeout_s)
