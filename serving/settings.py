@@ -102,6 +102,11 @@ class GatewaySettings(Settings):
     """Folder for the last routing table (mode 0600)."""
     max_body_mib: float = Field(default=8.0, gt=0)
     """Largest body of a text request."""
+    max_media_body_mib: float = Field(default=32.0, gt=0)
+    """Largest body of a request with images, sounds or videos in it."""
+    media_domains: list[str] = []
+    """Hosts of which a prompt may name images, sounds and videos by URL, as JSON; private
+    addresses never."""
     deadline_s: float = Field(default=120.0, gt=0)
     """A request that has waited this long for an engine is answered 503."""
     max_queued: int = Field(default=1000, ge=1)

@@ -13,7 +13,6 @@ from models.errors import PenstockError
 from serving import logs
 from serving.gateway.admin import PREFIX, AdminPassage
 from serving.gateway.auth import Keyring
-from serving.gateway.calls import OPERATIONS
 from serving.gateway.door import Door
 from serving.gateway.engines import EngineClient
 from serving.gateway.errors import answer_of_http
@@ -24,6 +23,7 @@ from serving.gateway.metering import Metering
 from serving.gateway.proxy import Limits, Proxy
 from serving.gateway.routes import make_router
 from serving.gateway.server import run
+from serving.gateway.surface import OPERATIONS
 from serving.gateway.sync import Sync
 from serving.gateway.telemetry import GatewayMetrics
 from serving.settings import GatewaySettings
@@ -34,7 +34,10 @@ log = logs.get_logger(__name__)
 def create_app(settings: GatewaySettings) -> FastAPI:
     """The gateway as an ASGI app, which runs its background tasks for as long as its lifespan."""
     limits = Limits(
-        max_body_bytes=int(settings.max_body_mib * 2**20), deadline_s=settings.deadline_s
+        max_body_bytes=int(settings.max_body_mib * 2**20),
+        deadline_s=settings.deadline_s,
+        max_media_bytes=int(settings.max_media_body_mib * 2**20),
+        media_domains=frozenset(domain.lower() for domain in settings.media_domains),
     )
     link = ControllerLink(settings.controller_url, settings.internal_token.get_secret_value())
     keyring = Keyring()

@@ -8,11 +8,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.errors import BodyTooLargeError, PenstockError
 from serving.gateway.bodies import TenantLeftError
-from serving.gateway.errors import answer_of
+from serving.gateway.errors import Shape, answer_of
 from serving.logs import get_logger
 
 SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 """A tenant's x-request-id that may travel on: printable ASCII without spaces."""
+
+ANTHROPIC_PATH = "/v1/messages"
 
 log = get_logger(__name__)
 
@@ -47,7 +49,7 @@ class Door:
         except PenstockError as error:
             if started:
                 raise
-            answer = answer_of(error)
+            answer = answer_of(error).shaped(shape_of(scope["path"]))
             if isinstance(error, BodyTooLargeError):
                 await answer.send_and_drain(receive, send_named)
             else:
@@ -56,7 +58,14 @@ class Door:
             if started:
                 raise
             log.exception("request_crashed", request_id=request_id.decode(), path=scope["path"])
-            await answer_of(_generic(request_id.decode())).send(send_named)
+            answer = answer_of(_generic(request_id.decode())).shaped(shape_of(scope["path"]))
+            await answer.send(send_named)
+
+
+def shape_of(path: str) -> Shape:
+    """The shape of errors that the clients of a path know."""
+    anthropic = path == ANTHROPIC_PATH or path.startswith(ANTHROPIC_PATH + "/")
+    return Shape.ANTHROPIC if anthropic else Shape.OPENAI
 
 
 def request_id_of(headers: Sequence[tuple[bytes, bytes]]) -> bytes:

@@ -82,7 +82,12 @@ class EngineClient(SessionOwner):
 
     @asynccontextmanager
     async def post(
-        self, route: EndpointRoute, path: str, body: bytes, request_id: str
+        self,
+        route: EndpointRoute,
+        path: str,
+        body: bytes,
+        request_id: str,
+        content_type: str = "application/json",
     ) -> AsyncIterator[EngineReply]:
         """Sends a request; leaving the block early closes the connection, and so aborts it.
 
@@ -92,7 +97,7 @@ class EngineClient(SessionOwner):
         """
         headers = {
             "Authorization": f"Bearer {route.token}",
-            "Content-Type": "application/json",
+            "Content-Type": content_type,
             "X-Request-Id": request_id,
         }
         data = body if len(body) <= IN_MEMORY_BYTES else io.BytesIO(body)

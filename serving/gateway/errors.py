@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from enum import Enum, auto
 from http import HTTPStatus
 
 import orjson
@@ -30,6 +31,23 @@ CONTEXT_OVERFLOW = ("maximum context length", "maximum model length")
 """Parts of vLLM's messages about a prompt that does not fit."""
 
 
+NO_ROUTE = "Not Found"
+"""What vLLM's server says where it has no such route for its model."""
+
+ANTHROPIC_TYPES = {
+    400: "invalid_request_error", 401: "authentication_error", 403: "permission_error",
+    404: "not_found_error", 413: "request_too_large", 429: "rate_limit_error",
+    503: "overloaded_error",
+}  # fmt: skip
+
+
+class Shape(Enum):
+    """Whose clients call a route, and so what its errors look like."""
+
+    OPENAI = auto()
+    ANTHROPIC = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A whole answer: what an error looks like on the wire."""
@@ -37,6 +55,19 @@ class Answer:
     status: int
     body: bytes
     headers: tuple[Header, ...] = ()
+
+    def shaped(self, shape: Shape) -> "Answer":
+        """An error in the shape that a route's clients know; ours is OpenAI's, and OpenAI's
+        fields stay in Anthropic's.
+        """
+        if shape is Shape.OPENAI or self.status < 400:
+            return self
+        error = orjson.loads(self.body)["error"]
+        error["type"] = ANTHROPIC_TYPES.get(
+            self.status, "api_error" if self.status >= 500 else "invalid_request_error"
+        )
+        body = orjson.dumps({"type": "error", "error": error})
+        return Answer(self.status, body, self.headers)
 
     async def send(self, send: Send) -> None:
         """Sends it as an ASGI response."""
@@ -91,9 +122,11 @@ def answer_of_http(status: int, method: str, path: str, allow: str | None) -> An
 
 def answer_of_engine(status: int, body: bytes) -> Answer:
     """An engine's refusal (4xx), made OpenAI's: its message and param, our type and code."""
+    message, param = _engine_error(body)
+    if status == HTTPStatus.NOT_FOUND and message == NO_ROUTE:
+        return answer_of(BadRequestError("this model does not serve this route", param="model"))
     if status in OUR_FAULT or status < 400:
         return answer_of(UpstreamError("the engine refused a request that the gateway had let in"))
-    message, param = _engine_error(body)
     if message is None:
         message = HTTPStatus(status).phrase if status in set(HTTPStatus) else f"status {status}"
     overflow = any(part in message for part in CONTEXT_OVERFLOW)
@@ -108,12 +141,13 @@ def answer_of_engine(status: int, body: bytes) -> Answer:
     return Answer(status, orjson.dumps({"error": error}))
 
 
-def sse_event(answer: Answer) -> bytes:
+def sse_event(answer: Answer, shape: Shape = Shape.OPENAI) -> bytes:
     """The answer as the server-sent event that ends a stream which broke after its first byte.
 
     It begins with an empty line, which ends whatever event came before it.
     """
-    return b"\ndata: " + answer.body + b"\n\n"
+    name = b"event: error\n" if shape is Shape.ANTHROPIC else b""
+    return b"\n" + name + b"data: " + answer.shaped(shape).body + b"\n\n"
 
 
 def _engine_error(body: bytes) -> tuple[str | None, str | None]:
@@ -122,6 +156,8 @@ def _engine_error(body: bytes) -> tuple[str | None, str | None]:
     except orjson.JSONDecodeError:
         return None, None
     error = parsed.get("error", parsed) if isinstance(parsed, dict) else None
+    if isinstance(error, dict) and set(error) == {"detail"}:
+        error = error["detail"]  # FastAPI's own
     if not isinstance(error, dict):
         return (error, None) if isinstance(error, str) else (None, None)
     message, param = error.get("message"), error.get("param")

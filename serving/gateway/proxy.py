@@ -19,15 +19,17 @@ from http import HTTPStatus
 
 from starlette.types import Receive, Scope, Send
 
-from models.errors import PenstockError, UnavailableError, UpstreamError
+from models.errors import BodyTooLargeError, PenstockError, UnavailableError, UpstreamError
 from serving.gateway.auth import Keyring
 from serving.gateway.balancer import Endpoint
 from serving.gateway.bodies import TenantLeftError, WhileTenantStays, read_body
-from serving.gateway.calls import Call, Operation, cache_salt
+from serving.gateway.calls import Call, Reading, cache_salt
 from serving.gateway.engines import EngineBrokeError, EngineClient, EngineGoneError, EngineReply
-from serving.gateway.errors import Answer, answer_of, answer_of_engine, sse_event
+from serving.gateway.errors import Answer, Shape, answer_of, answer_of_engine, sse_event
 from serving.gateway.lanes import Lane, Lanes, Place
+from serving.gateway.media import check_addresses
 from serving.gateway.stream import Transcript, WholeLines, split_at_error, status_in_error
+from serving.gateway.surface import Body, Operation
 from serving.gateway.telemetry import GatewayMetrics
 from serving.gateway.tokens import last_usage
 from serving.gateway.tolls import Toll, Way
@@ -43,6 +45,10 @@ BUSY_S = 0.25
 FAULT_PAUSE_S = 0.5
 """Wait before a request that an engine answered 5xx is tried again: where the engine is dying,
 its endpoint is gone by then. The engine is not ejected, or one request could eject them all."""
+
+DATA_URL = b"data:"
+
+Headers = Sequence[tuple[bytes, bytes]]
 
 log = get_logger(__name__)
 
@@ -61,8 +67,10 @@ class Verdict(Enum):
 class Limits:
     """What the settings bound on this path."""
 
-    max_body_bytes: int
+    max_body_bytes: int  # without media
     deadline_s: float
+    max_media_bytes: int = 0  # body with media, where it is more
+    media_domains: frozenset[str] = frozenset()  # whose URLs an engine may fetch
 
 
 class Proxy:
@@ -96,10 +104,9 @@ class Proxy:
         visit = Visit(scope["state"]["request_id"], self._operation.path, time.monotonic())
         headers = scope["headers"]
         try:
-            authorization = next((v for name, v in headers if name == b"authorization"), None)
-            visit.key_id = self._keyring.authenticate(authorization).key_id
-            body = await read_body(receive, headers, self._limits.max_body_bytes)
-            reading = self._operation.read(body)
+            credential = credential_of(headers, self._operation.shape)
+            visit.key_id = self._keyring.authenticate(credential).key_id
+            reading = await self._read(receive, headers)
             lane = self._lanes.get(reading.model)
             visit.model = reading.model
             call = reading.call(cache_salt(visit.org_id or visit.key_id))
@@ -122,6 +129,19 @@ class Proxy:
         finally:
             visit.close(self._metrics, time.monotonic())
 
+    async def _read(self, receive: Receive, headers: Headers) -> Reading:
+        operation, limits = self._operation, self._limits
+        text_cap = limits.max_body_bytes
+        cap = text_cap if operation.body is Body.TEXT else max(text_cap, limits.max_media_bytes)
+        body = await read_body(receive, headers, cap)
+        if operation.body is Body.MEDIA and len(body) > text_cap and DATA_URL not in body:
+            raise BodyTooLargeError(f"text is larger than {text_cap / 2**20:g} MiB")
+        kind = next((v for name, v in headers if name == b"content-type"), b"")
+        reading = operation.read(body, kind.decode("latin-1"), limits.media_domains)
+        if reading.urls:
+            await check_addresses(reading.urls, "messages")
+        return reading
+
     async def _stop(self, visit: Visit, send: Send) -> None:
         if visit.complete:
             return
@@ -130,7 +150,7 @@ class Proxy:
         if not visit.streaming:
             visit.status = stopping.status
             raise stopping
-        body = sse_event(answer_of(stopping))
+        body = sse_event(answer_of(stopping), self._operation.shape)
         await send({"type": "http.response.body", "body": body})
 
     async def _serve(self, call: Call, lane: Lane, visit: Visit, way: Way, send: Send) -> None:
@@ -174,7 +194,7 @@ class Proxy:
         self, call: Call, lane: Lane, endpoint: Endpoint, visit: Visit, way: Way, send: Send
     ) -> Verdict:
         posting = self._engines.post(
-            endpoint.route, self._operation.path, call.body, visit.attempt_id
+            endpoint.route, self._operation.path, call.body, visit.attempt_id, call.content_type
         )
         try:
             async with posting as reply:
@@ -203,7 +223,8 @@ class Proxy:
             message = body[:1000].decode(errors="replace")
             log.error("engine_failed", status=status, message=message, **visit.names())
             return Verdict.FAULT
-        await self._answer(answer_of_engine(status, body), visit, send)
+        answer = answer_of_engine(status, body).shaped(self._operation.shape)
+        await self._answer(answer, visit, send)
         return Verdict.ANSWERED
 
     async def _answer(self, answer: Answer, visit: Visit, send: Send) -> None:
@@ -274,5 +295,18 @@ class Proxy:
         visit.cut = True
         log.warning("stream_cut", reason=reason[:1000], **visit.names())
         if error and status_in_error(error) < 500:
-            return sse_event(answer_of_engine(status_in_error(error), error))
-        return sse_event(answer_of(UpstreamError("the engine broke off during the answer")))
+            answer = answer_of_engine(status_in_error(error), error)
+        else:
+            answer = answer_of(UpstreamError("the engine broke off during the answer"))
+        return sse_event(answer, self._operation.shape)
+
+
+def credential_of(headers: Headers, shape: Shape) -> bytes | None:
+    """The Authorization header, or what stands for it: Anthropic's clients send `x-api-key`."""
+    key: bytes | None = None
+    for name, value in headers:
+        if name == b"authorization":
+            return value
+        if name == b"x-api-key":
+            key = value
+    return None if key is None or shape is not Shape.ANTHROPIC else b"Bearer " + key

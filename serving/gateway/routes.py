@@ -4,11 +4,14 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from models.errors import UnavailableError
+from models.errors import NotFoundError, UnavailableError
 from serving.gateway.auth import Keyring
 from serving.gateway.lanes import Lanes
 from serving.gateway.telemetry import GatewayMetrics
 from serving.protocol import ModelRoute
+
+STORED = "/v1/responses/{response_id:path}"
+"""OpenAI's routes to stored responses: there are none, and it says so."""
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -48,6 +51,11 @@ def make_router(keyring: Keyring, lanes: Lanes, metrics: GatewayMetrics) -> APIR
     async def get_model(request: Request, model: str) -> ModelObject:
         authenticate(request)
         return _model_object(lanes.get(model).route)
+
+    @router.api_route(STORED, methods=["GET", "POST", "DELETE"])
+    async def stored_response(request: Request, response_id: str) -> JSONResponse:
+        authenticate(request)
+        raise NotFoundError("responses are not stored here, so that none can be asked for later")
 
     @router.get("/health")
     async def health() -> JSONResponse:

@@ -5,10 +5,8 @@ import json
 import pytest
 
 from models.errors import BadRequestError
-from serving.gateway.calls import MAX_N, Operation, check_chat, check_completion
-
-CHAT = Operation("/v1/chat/completions", check_chat)
-COMPLETION = Operation("/v1/completions", check_completion)
+from serving.gateway.checks import MAX_N
+from serving.gateway.surface import CHAT, COMPLETION
 
 
 def chat(**fields: object) -> bytes:

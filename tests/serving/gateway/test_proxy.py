@@ -68,7 +68,7 @@ async def test_request_id_is_ours_where_the_tenants_is_not_sane(
 
 
 async def test_body_reaches_the_engine_as_it_came(gateway: Gateway, engine: FakeEngine) -> None:
-    body = chat(top_k=3, logit_bias={"1": 2}, unknown={"deep": [1, None]})
+    body = chat(top_k=3, logit_bias={"1": 2}, metadata={"deep": [1, None]})
     await gateway.http.post("/v1/chat/completions", json=body)
     salt = engine.seen[0].body.pop("cache_salt")
     assert re.fullmatch(r"[0-9a-f]{32}", salt)

@@ -105,8 +105,8 @@ async def test_revoked_key_is_refused_as_soon_as_the_gateway_knows(
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/v1", "/v1/models/", "/v1/embeddings", "/docs", "/openapi.json", "/internal/v1/routes",
-     "/v1/chat/completions/", "/tokenize", "/%2e%2e/metrics", "//metrics", "/metrics/"],
+    ["/", "/v1", "/v1/models/", "/v1/embedding", "/docs", "/openapi.json", "/internal/v1/routes",
+     "/v1/chat/completions/", "/tokenizer_info", "/%2e%2e/metrics", "//metrics", "/metrics/"],
 )  # fmt: skip
 async def test_unknown_path_is_a_404(gateway: Gateway, path: str) -> None:
     answer = await gateway.http.get(path)
