@@ -43,8 +43,9 @@ fix: setup ## what ruff can mend by itself
 	$(BIN)/ruff format .
 
 .PHONY: docs
-docs: setup ## write docs/reference from the code
+docs: setup ## write docs/reference and the chart's values from the code
 	$(BIN)/python scripts/reference.py
+	PYTHONPATH=. $(BIN)/python scripts/chart.py
 
 .PHONY: bench
 bench: setup ## load test of what serves at URL, with PENSTOCK_API_KEY (BENCH_FLAGS="--help")

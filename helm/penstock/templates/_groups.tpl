@@ -1,0 +1,41 @@
+{{/* All worker groups with their defaults filled in, as {"groups": [...]} in JSON. */}}
+{{- define "penstock.groups" -}}
+{{- $defaults := .Files.Get "files/worker-group.yaml" | fromYaml -}}
+{{- $groups := list -}}
+{{- range .Values.ray.workerGroups -}}
+{{- $group := deepCopy . -}}
+{{- range $key, $default := $defaults -}}
+{{- if not (hasKey $group $key) -}}
+{{- $_ := set $group $key $default -}}
+{{- else if kindIs "map" $default -}}
+{{- $inner := index $group $key -}}
+{{- range $name, $value := $default -}}
+{{- if not (hasKey $inner $name) -}}
+{{- $_ := set $inner $name $value -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $shape := 0 -}}
+{{- if ne $group.pool "cpu" -}}
+{{- $shape = regexFind "[0-9]+$" $group.pool | int -}}
+{{- end -}}
+{{- $_ := set $group "gpusPerHost" $shape -}}
+{{- $hosts := $group.hostsPerPod | int -}}
+{{- if $shape -}}
+{{- $hosts = div (int $group.gpusPerPod) $shape -}}
+{{- end -}}
+{{- $_ := set $group "hostsPerPod" $hosts -}}
+{{- $groups = append $groups $group -}}
+{{- end -}}
+{{- dict "groups" $groups | toJson -}}
+{{- end -}}
+
+{{/* PENSTOCK_POOLS: hosts of each pool, as JSON. */}}
+{{- define "penstock.pools" -}}
+{{- $pools := dict -}}
+{{- range (include "penstock.groups" . | fromJson).groups -}}
+{{- $_ := set $pools .pool (mul (int .pods) (int .hostsPerPod)) -}}
+{{- end -}}
+{{- toJson $pools -}}
+{{- end -}}
