@@ -92,6 +92,8 @@ class EndpointRoute(Message):
     revision: int
     slots: int
     """Sequences that the engine runs at once (max_num_seqs)."""
+    kv_tokens: int = 0
+    """Tokens that its KV cache holds; 0 where nobody knows."""
 
 
 class ModelRoute(Message):
@@ -275,6 +277,8 @@ class EngineReport(Message):
     url: str | None = None
     token: str | None = Field(default=None, repr=False)
     slots: int = 0
+    kv_tokens: int = 0
+    """Tokens that its KV cache holds; 0 where it cannot tell."""
     max_model_len: int | None = None
     pid: int | None = None
     marks: tuple[PhaseMark, ...] = ()
