@@ -37,13 +37,21 @@ class Capacity:
         decoding_s = self.step_s + self.step_per_seq_s * self.slots
         return self.chunk_tokens / self.prefill_tps + decoding_s
 
+    def floor_ttft_s(self) -> float:
+        """The least time to a first token: one step, and one token of prompt."""
+        return self.step_s + 1.0 / self.prefill_tps
+
+    def floor_tpot_s(self) -> float:
+        """The least time of a further token: a step with one sequence."""
+        return self.step_s + self.step_per_seq_s
+
 
 def below_floor(
     capacity: Capacity, ttft_s: float, tpot_s: float, cold_start_s: float | None
 ) -> list[str]:
     """What an SLO asks that this engine cannot give, as sentences with the floor; mostly none."""
     warnings = []
-    first_s = capacity.step_s + 1.0 / capacity.prefill_tps
+    first_s = capacity.floor_ttft_s()
     if ttft_s < first_s:
         warnings.append(f"ttft_s {ttft_s:g} is below one step of the engine, {first_s:.4f} s")
     if cold_start_s is not None and ttft_s < cold_start_s:
@@ -51,7 +59,7 @@ def below_floor(
             f"ttft_s {ttft_s:g} is below a cold start of {cold_start_s:.2f} s: "
             "the requests that wake an engine miss it"
         )
-    step_s = capacity.step_s + capacity.step_per_seq_s
+    step_s = capacity.floor_tpot_s()
     if tpot_s < step_s:
         warnings.append(f"tpot_s {tpot_s:g} is below a step with one sequence, {step_s:.4f} s")
     elif tpot_s < capacity.longest_step_s():

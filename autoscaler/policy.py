@@ -9,7 +9,7 @@
   top come the engines that decode the completions of the same arrivals, at the mean length seen.
 - *backlog*: what waits now, and what will still come during a cold start, over the time left.
 - *slots*: requests in flight and waiting over the slots of an engine, by Little's law the
-  concurrency that the load itself makes.
+  concurrency that the load itself makes; or the KV caches in use, where they fill up first.
 
 *Down, late*: only as far as the largest need within a window. How long a peak should hold is not
 known beforehand, so it is learned: every missed request makes the window longer, every other one
@@ -22,10 +22,11 @@ one start, and STARTS_PER_IDLE starts are worth as much as the wait (ski rental)
 """
 
 from dataclasses import replace
-from math import ceil, exp, inf, log
+from math import ceil, exp, log
 from typing import NamedTuple
 
 from autoscaler.capacity import Capacity
+from autoscaler.signals import attainable, is_missing, not_from_the_future
 from autoscaler.snapshot import Decision, Memory, Reason, Snapshot, Spec
 
 TAUS_S = (0.5, 2.0, 8.0, 32.0)
@@ -36,6 +37,7 @@ FIRST_OUTPUT = (5.0, 500.0)  # requests and their tokens, until real ones ended
 ASSUMED_PROMPT = 512  # tokens, where gateways do not count them
 SLACK = 0.05  # engines; less than this above a whole number starts no further one
 SLOT_SHARE = 0.9  # of the slots that steady load may fill
+KV_SHARE = 0.9  # of the KV cache; beyond it engines preempt what they run
 TTFT_MARGIN = 0.25  # of ttft_s, for reports, dispatch and the prompt's own prefill
 WINDOW_MIN_S, WINDOW_MAX_S = 5.0, 900.0
 HIDDEN_WINDOW_STARTS, HIDDEN_WINDOW_MAX_S = 20.0, 30.0
@@ -59,8 +61,8 @@ def decide(seen: Snapshot, memory: Memory, spec: Spec) -> tuple[Decision, Memory
     no capacity in the snapshot, awake means `max` engines and asleep `min`. Requests that came
     and went between two decisions wake nothing, but the idle time starts anew.
     """
-    memory = _not_from_the_future(memory, seen.at_s)
-    if _is_missing(seen):
+    memory = not_from_the_future(memory, seen.at_s)
+    if is_missing(seen):
         target = _bounded(memory.target, spec)
         idle_s = max(0.0, seen.at_s - memory.busy_at_s)
         decision = Decision(target, Reason.SIGNAL_MISSING, idle_s)
@@ -96,6 +98,7 @@ def _decide(
     memory: Memory,
     spec: Spec,
 ) -> tuple[Decision, Memory]:
+    spec = attainable(spec, one)
     start_s = max(0.0, seen.cold_start_s or 0.0)
     hidden = start_s <= (1 - 2 * TTFT_MARGIN) * spec.ttft_s
     window_s = _window_s(memory.stretch, start_s, hidden)
@@ -214,6 +217,9 @@ def _needs(
         later_s = max(0.0, waiting_s + (steady - seen.ready) * start_s)
         by_backlog = max(by_backlog, steady / busy + later_s / slow_s)
     by_slots = (queued + in_flight) / (SLOT_SHARE * min(one.slots, one.batch_within(spec.tpot_s)))
+    if seen.engines:
+        in_use = sum([min(max(engine.kv_use, 0.0), 1.0) for engine in seen.engines])
+        by_slots = max(by_slots, in_use / KV_SHARE)
     return by_arrivals, by_backlog, by_slots
 
 
@@ -270,29 +276,3 @@ def _window_s(stretch: float, start_s: float, hidden: bool) -> float:
 def _bounded(target: int, spec: Spec) -> int:
     """Within the bounds; where they contradict each other, `max` wins."""
     return max(0, min(max(target, spec.min), spec.max))
-
-
-def _is_missing(seen: Snapshot) -> bool:
-    """A report that is not there, or cannot be true, is no signal."""
-    if seen.queued is None or seen.in_flight is None:
-        return True
-    numbers = (
-        seen.queued, seen.in_flight, seen.arrivals, seen.arrived_tokens or 0,
-        seen.queued_tokens or 0, seen.prefill_tokens, seen.oldest_wait_s, seen.finished,
-        seen.finished_tokens, seen.missed,
-    )  # fmt: skip
-    # A NaN compares false with everything, and makes the sum one.
-    return not (min(numbers) >= 0 and sum(numbers) < inf)
-
-
-def _not_from_the_future(memory: Memory, at_s: float) -> Memory:
-    """A clock that was set back must not keep a peak or the idle time alive."""
-    if memory.busy_at_s <= at_s and (memory.at_s is None or memory.at_s <= at_s):
-        return memory
-    return replace(
-        memory,
-        busy_at_s=min(memory.busy_at_s, at_s),
-        at_s=None if memory.at_s is None else min(memory.at_s, at_s),
-        peaks=tuple((min(t, at_s), n) for t, n in memory.peaks),
-        refused_at_s=None if memory.refused_at_s is None else min(memory.refused_at_s, at_s),
-    )

@@ -87,6 +87,7 @@ class Reason(StrEnum):
     LINGER = "linger"  # nobody asks, but the idle time is not over
     SIGNAL_MISSING = "signal_missing"  # no report: hold
     NO_CAPACITY = "no_capacity"  # more are needed than hosts can take; asked again later
+    PAUSED = "paused"  # an operator has paused the autoscaler
 
 
 @dataclass(frozen=True, slots=True)

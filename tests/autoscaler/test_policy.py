@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from autoscaler.capacity import Capacity
 from autoscaler.policy import WINDOW_MAX_S, decide, first_memory
-from autoscaler.snapshot import Decision, Memory, Reason, Snapshot, Spec
+from autoscaler.snapshot import Decision, EngineLoad, Memory, Reason, Snapshot, Spec
 
 H200 = Capacity(slots=128, prefill_tps=35_000.0, step_s=0.008, step_per_seq_s=0.000_12)
 SPEC = Spec(min=0, max=64, idle_timeout_s=300.0)
@@ -262,3 +262,19 @@ def test_order_of_gateways_reports_means_nothing(
 
     memory = first_memory(0.0, SPEC)
     assert decide(summed(reports[0]), memory, SPEC) == decide(summed(reports[1]), memory, SPEC)
+
+
+def test_objective_that_no_engine_can_keep_buys_no_engine() -> None:
+    slow = Capacity(slots=8, prefill_tps=1000.0, step_s=0.2, step_per_seq_s=0.01)
+    spec = replace(SPEC, ttft_s=0.001, tpot_s=0.05)
+    seen = quiet(1.0, ready=1, in_flight=4, arrivals=1, arrived_tokens=10, capacity=slow)
+    assert decide(seen, Memory(1, 0.0), spec)[0].target == 1
+
+
+def test_full_kv_caches_ask_for_engines_before_the_slots_do() -> None:
+    full = (EngineLoad(running=4, waiting=0, kv_use=0.99),) * 2
+    seen = quiet(1.0, ready=2, in_flight=8, engines=full)
+    decision, _ = decide(seen, Memory(2, 0.0), SPEC)
+    assert (decision.target, decision.reason) == (3, Reason.SLOTS)
+    nonsense = (EngineLoad(running=4, waiting=0, kv_use=1e9),)
+    assert decide(replace(seen, engines=nonsense), Memory(2, 0.0), SPEC)[0].needed <= 2

@@ -1,0 +1,84 @@
+"""What an engine can do before it ever ran: the sizing planner's figures, at their pessimistic end.
+
+Reads the model's config.json where it is on this machine, else the catalog's copy of it; fetches
+nothing. Too low a guess starts an engine too many for some seconds, too high a one makes tenants
+wait: hence the pessimistic end.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from autoscaler.capacity import Capacity
+from models.calibration import calibrated, error_factor
+from models.catalog import entries
+from models.config_fields import load_config
+from models.config_json import read_architecture, weights_of
+from models.errors import PenstockError
+from models.hardware import hardware_named
+from models.manifest import Manifest
+from models.precision import Precision
+from models.roofline import Deployment
+from models.sizing import CPU_START_S, GPU_START_S, UNMEASURED_FACTOR
+from models.sources import BUILTINS
+
+PROMPT, CONTEXT = 512, 1024
+"""Tokens of the request that is thought of: a short chat."""
+CPU_CHUNK, GPU_CHUNK = 2048, 8192
+"""Prompt tokens of one step, vLLM's defaults."""
+
+
+def guess_start_s(manifest: Manifest) -> float:
+    """What a start takes by the planner, in seconds, without the reading of weights."""
+    return CPU_START_S if manifest.resources.accelerator == "cpu" else GPU_START_S
+
+
+def guess_capacity(manifest: Manifest) -> Capacity | None:
+    """One engine by the planner; None where it cannot tell. Reads files: not for the event loop."""
+    try:
+        config = _config_of(manifest)
+        if config is None:
+            return None
+        hardware = hardware_named(manifest.resources.accelerator)
+        engine = Deployment(
+            read_architecture(config),
+            hardware,
+            weights_of(config),
+            Precision.BF16,
+            manifest.resources.tensor_parallel,
+            manifest.resources.pipeline_parallel,
+        )
+        factor = UNMEASURED_FACTOR if hardware.is_cpu else error_factor()
+    except (PenstockError, OSError, ArithmeticError):
+        return None
+    reached, slots = calibrated(), manifest.engine.max_num_seqs
+
+    def step_s(batch: int) -> float:
+        return engine.decode_step_s(batch, CONTEXT) / reached.decode + engine.step_overhead_s
+
+    slope = (step_s(slots) - step_s(1)) / max(1, slots - 1)
+    chunk = manifest.engine.args.get("max_num_batched_tokens")
+    return Capacity(
+        slots=slots,
+        prefill_tps=PROMPT / engine.prefill_s(PROMPT) * reached.prefill / factor,
+        step_s=max(0.0, step_s(1) - slope) * factor,
+        step_per_seq_s=slope * factor,
+        chunk_tokens=chunk
+        if isinstance(chunk, int) and chunk > 0
+        else CPU_CHUNK
+        if hardware.is_cpu
+        else GPU_CHUNK,
+    )
+
+
+def _config_of(manifest: Manifest) -> Mapping[str, Any] | None:
+    scheme, _, rest = manifest.source.partition("://")
+    if scheme == "builtin" and rest in BUILTINS:
+        return load_config(BUILTINS[rest])
+    if scheme == "file":
+        return load_config(Path(rest))
+    plain = manifest.source.partition("@")[0]
+    for entry in entries():
+        if entry.source.partition("@")[0] == plain:
+            return entry.config
+    return None
