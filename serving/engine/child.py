@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from models.errors import PenstockError
 from serving import logs
@@ -25,8 +25,16 @@ LIFELINE_VARIABLE = "PENSTOCK_ENGINE_LIFELINE"
 OOM_SCORE_ADJ = 500
 """Where memory runs out, the kernel shall take an engine, not the launcher or the controller."""
 
-Serve = Callable[[tuple[str, ...], socket.socket, Callable[[StartPhase], None]], None]
-"""Runs an engine in this process: arguments, listening socket, mark."""
+
+class Mark(Protocol):
+    """Notes, with the present time, that a phase of the start was reached."""
+
+    def __call__(self, phase: StartPhase, /, max_model_len: int | None = None) -> None: ...
+
+
+Serve = Callable[[tuple[str, ...], socket.socket, Mark], None]
+"""Runs an engine in this process: arguments, listening socket, mark. It marks PROBED once it has
+answered a request of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +55,9 @@ class Inheritance:
 def run_forked(request: SpawnRequest, own: Inheritance, serve: Serve) -> NoReturn:
     """Becomes the engine, in this process; to be called in the child of a fork."""
 
-    def mark(phase: StartPhase) -> None:
-        os.write(own.events_fd, encode(Reached(phase=phase, at=time.time())))
+    def mark(phase: StartPhase, /, max_model_len: int | None = None) -> None:
+        reached = Reached(phase=phase, at=time.time(), max_model_len=max_model_len)
+        os.write(own.events_fd, encode(reached))
 
     code = 1
     try:

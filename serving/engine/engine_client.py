@@ -12,7 +12,7 @@ from serving.protocol import EngineLoadReport
 
 PROBE_TIMEOUT_S = 60.0
 HEALTH_TIMEOUT_S = 3.0
-POLL_S = 0.1
+POLL_S = 0.02
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Engines speak plain HTTP: httpx would load the system's certificates for each client, 30 ms."""

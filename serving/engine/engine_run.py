@@ -15,7 +15,7 @@ from models import sources
 from models.errors import PenstockError, UnavailableError, UnreachableError, UpstreamError
 from serving import logs
 from serving.engine.arguments import vllm_arguments, vllm_environment
-from serving.engine.engine_client import EngineClient
+from serving.engine.engine_client import EngineClient, Probe
 from serving.engine.launch_protocol import Exited, Forked, Reached, Refused, SpawnRequest
 from serving.engine.launcher_client import Launcher, Lease
 from serving.protocol import (
@@ -28,6 +28,9 @@ from serving.protocol import (
 
 KEPT_LOGS = 20
 """Logs of engines that are kept for each model."""
+
+LAUNCHER_RETRY_S = 0.02
+"""Between two tries to reach a launcher that is still importing; a failed connect costs nothing."""
 
 GONE_TIMEOUT_S = 10.0
 """Patience with a launcher that has to end an engine; closing its connection is the last word."""
@@ -135,9 +138,9 @@ class EngineRun:
         self._lease = await self._spawn(request)
         await asyncio.to_thread(_prune_logs, self._log_path.parent)  # while the engine starts
         forked = asyncio.get_running_loop().create_future()
-        ready = asyncio.Event()
-        follower = asyncio.create_task(self._follow(self._lease, forked, ready))
-        watcher = asyncio.create_task(self._bring_up_and_watch(forked, ready))
+        probed = asyncio.get_running_loop().create_future()
+        follower = asyncio.create_task(self._follow(self._lease, forked, probed))
+        watcher = asyncio.create_task(self._bring_up_and_watch(forked, probed))
         try:
             done, _ = await asyncio.wait({follower, watcher}, return_when=asyncio.FIRST_COMPLETED)
             for task in (follower, watcher):  # the launcher knows best why an engine ended
@@ -157,10 +160,10 @@ class EngineRun:
                         "this node's launcher does not answer",
                         hint="it takes some seconds to start; its log says why it does not",
                     ) from exc
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(LAUNCHER_RETRY_S)
 
     async def _follow(
-        self, lease: Lease, forked: "asyncio.Future[Forked]", ready: asyncio.Event
+        self, lease: Lease, forked: "asyncio.Future[Forked]", probed: "asyncio.Future[Probe]"
     ) -> None:
         """Takes in what the launcher tells; raises when the engine is no more."""
         async for event in lease.events():
@@ -170,8 +173,8 @@ class EngineRun:
                     forked.set_result(event)
                 case Reached():
                     self._mark(event.phase, event.at)
-                    if event.phase is StartPhase.ENGINE_READY:
-                        ready.set()
+                    if event.phase is StartPhase.PROBED and not probed.done():
+                        probed.set_result(Probe(max_model_len=event.max_model_len))
                 case Refused():
                     raise UnavailableError(event.reason, hint=event.hint)
                 case Exited():
@@ -182,7 +185,7 @@ class EngineRun:
         )
 
     async def _bring_up_and_watch(
-        self, forked: "asyncio.Future[Forked]", ready: asyncio.Event
+        self, forked: "asyncio.Future[Forked]", probed: "asyncio.Future[Probe]"
     ) -> None:
         born = await forked
         address = self._around.address
@@ -190,12 +193,12 @@ class EngineRun:
         url = f"http://{host}:{born.port}"
         self._client = EngineClient(url, self._token, self._around.transport)
         if born.mode == "fork":
-            await ready.wait()
+            probe = await probed
         else:
             await self._client.wait_until_it_listens()
             self._mark(StartPhase.ENGINE_READY, time.time())
-        probe = await self._client.probe(self._assignment.manifest.name)
-        self._mark(StartPhase.PROBED, time.time())
+            probe = await self._client.probe(self._assignment.manifest.name)
+            self._mark(StartPhase.PROBED, time.time())
         self._change(
             phase=EnginePhase.READY,
             url=url,

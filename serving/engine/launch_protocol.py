@@ -79,7 +79,7 @@ class Forked(Message):
     """Also the id of the engine's process group."""
     port: int
     mode: Literal["fork", "exec"]
-    """An executed engine does not tell when it is ready."""
+    """An executed engine does not tell when it is ready; a forked one, that it probed itself."""
     at: float
 
 
@@ -89,6 +89,8 @@ class Reached(Message):
     event: Literal["reached"] = "reached"
     phase: StartPhase
     at: float
+    max_model_len: int | None = None
+    """Told with PROBED."""
 
 
 class Died(Message):

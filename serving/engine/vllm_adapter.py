@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from models.errors import BadRequestError, UnavailableError, UpstreamError
 from serving.engine import causes, warm_modules
+from serving.engine.child import Mark
 from serving.engine.facade import Facade
+from serving.engine.guard import TOKEN_VARIABLE
+from serving.engine.self_probe import probe_self
 from serving.protocol import StartPhase
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from vllm.utils.argparse_utils import FlexibleArgumentParser
     from vllm.v1.engine.async_llm import AsyncLLM
-
-Mark = Callable[[StartPhase], None]
-"""Notes, with the present time, that a phase of the start was reached."""
 
 CORE_CHECK_S = 0.2
 
@@ -105,7 +105,7 @@ def serve(arguments: Sequence[str], listener: socket.socket, mark: Mark) -> None
     Args:
         arguments: vLLM's command line, without host and port.
         listener: The bound and listening socket.
-        mark: Called at WEIGHTS (in the process that loads them) and at ENGINE_READY.
+        mark: Called at WEIGHTS (in the process that loads them), ENGINE_READY and PROBED.
 
     Raises:
         BadRequestError: If vLLM refuses an argument.
@@ -181,7 +181,13 @@ async def _serve(args: argparse.Namespace, listener: socket.socket, mark: Mark) 
             )
         )
         core = asyncio.create_task(_watch_core(engine))
-        await asyncio.wait({server, core}, return_when=asyncio.FIRST_COMPLETED)
+        probe = asyncio.create_task(_probe(config.model_config, host, port))
+        await asyncio.wait({server, core, probe}, return_when=asyncio.FIRST_COMPLETED)
+        if probe.done() and not core.done() and not server.done():
+            probe.result()
+            mark(StartPhase.PROBED, max_model_len=config.model_config.max_model_len)
+            await asyncio.wait({server, core}, return_when=asyncio.FIRST_COMPLETED)
+        probe.cancel()
         if core.done():
             core.result()
         core.cancel()
@@ -189,6 +195,21 @@ async def _serve(args: argparse.Namespace, listener: socket.socket, mark: Mark) 
     finally:
         engine.shutdown(timeout=0)
     await stopping
+
+
+async def _probe(model: Any, host: str, port: int) -> None:
+    """Has the engine answer one request that costs it one step.
+
+    Raises:
+        UpstreamError: If it does not.
+    """
+    body: dict[str, object] = {"model": model.served_model_name}
+    if model.runner_type == "pooling":
+        path, body["input"] = "/pooling", "1"
+    else:
+        path, body["prompt"] = "/v1/completions", "1"
+        body |= {"max_tokens": 1, "temperature": 0}
+    await probe_self(host, port, os.environ[TOKEN_VARIABLE], path, body)
 
 
 async def _build_app(

@@ -26,7 +26,8 @@ from serving.protocol import (
 FORKED = Forked(pid=4711, port=40000, mode="fork", at=10.0)
 WEIGHTS = Reached(phase=StartPhase.WEIGHTS, at=11.0)
 ENGINE_READY = Reached(phase=StartPhase.ENGINE_READY, at=12.0)
-BIRTH = (FORKED, WEIGHTS, ENGINE_READY)
+PROBED = Reached(phase=StartPhase.PROBED, at=13.0, max_model_len=2048)
+BIRTH = (FORKED, WEIGHTS, ENGINE_READY, PROBED)
 
 
 def manifest(**engine: object) -> Manifest:

@@ -106,7 +106,7 @@ class Engine:
         if event.mode == "exec":
             self._wait_until_healthy()
         else:
-            while not (isinstance(event, Reached) and event.phase is StartPhase.ENGINE_READY):
+            while not (isinstance(event, Reached) and event.phase is StartPhase.PROBED):
                 event = self.next_event()
                 assert isinstance(event, Reached), event
         first = psutil.Process(self.forked.pid)  # type: ignore[union-attr]

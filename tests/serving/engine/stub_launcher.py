@@ -11,19 +11,17 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from models.errors import BadRequestError
 from serving import logs
+from serving.engine import child
 from serving.engine.launch_server import LaunchServer
 from serving.engine.socket_claim import claim_socket
 from serving.protocol import StartPhase
 
 
-def serve(
-    args: tuple[str, ...], listener: socket.socket, mark: Callable[[StartPhase], None]
-) -> None:
+def serve(args: tuple[str, ...], listener: socket.socket, mark: child.Mark) -> None:
     if "fail" in args:
         raise BadRequestError("no such argument", hint="read the manual")
     if "crash" in args:

@@ -12,8 +12,11 @@ from models.errors import UnavailableError
 from serving.engine.agent import HostAgent, Identity
 from serving.engine.controller_client import ControllerClient
 from serving.engine.engine_run import Surroundings
+from serving.engine.launch_protocol import Exited
 from serving.protocol import EnginePhase
 from tests.serving.engine.fakes import (
+    BIRTH,
+    FORKED,
     FakeController,
     FakeEngine,
     FakeLauncher,
@@ -109,12 +112,12 @@ async def test_changed_assignment_drains_the_old_engine_before_the_new_one_start
 
 async def test_failed_engine_is_reported_and_the_next_assignment_is_taken(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
-        stage.engine.completions_status = 500
+        stage.launcher.birth = (FORKED, Exited(code=1, cause="the probe was answered with 500"))
         await stage.controller.assign(assignment("e1"))
         report = await stage.controller.wait_for_phase(FAILED, "e1")
-        assert report.error == "the engine answered its probe with 500"
+        assert report.error == "the probe was answered with 500"
         assert report.url is None and report.token is None
-        stage.engine.completions_status = 200
+        stage.launcher.birth = BIRTH
         await stage.controller.assign(assignment("e2"))
         await stage.controller.wait_for_phase(READY, "e2")
 

@@ -83,21 +83,21 @@ async def test_start_marks_its_phases_in_order_with_the_launchers_times(
             StartPhase.ENGINE_READY,
             StartPhase.PROBED,
         ]
-        assert [mark.at for mark in report.marks][1:4] == [10.0, 11.0, 12.0]
-        assert report.pid == 4711
+        assert [mark.at for mark in report.marks][1:] == [10.0, 11.0, 12.0, 13.0]
+        assert (report.pid, report.max_model_len) == (4711, 2048)
 
 
 async def test_engine_is_not_ready_before_its_probe_was_answered(
     around: Surroundings, launcher: FakeLauncher, engine: FakeEngine
 ) -> None:
-    launcher.birth = BIRTH[:2]
+    launcher.birth = BIRTH[:3]
     async with running(around) as watched:
-        await watched.until(lambda report: report.marks[-1].phase is StartPhase.WEIGHTS)
-        assert watched.run.report.phase is EnginePhase.STARTING
-        assert engine.seen == []
-        launcher.leases[0].say(BIRTH[2])
-        await watched.until_phase(EnginePhase.READY)
-        assert "/v1/completions" in engine.seen
+        await watched.until(lambda report: report.marks[-1].phase is StartPhase.ENGINE_READY)
+        assert (watched.run.report.phase, watched.run.report.url) == (EnginePhase.STARTING, None)
+        launcher.leases[0].say(BIRTH[3])
+        report = await watched.until_phase(EnginePhase.READY)
+        assert report.url == "http://127.0.0.1:40000"
+        assert "/v1/completions" not in engine.seen, "it has probed itself"
 
 
 async def test_executed_engine_is_asked_until_it_listens(
@@ -110,6 +110,18 @@ async def test_executed_engine_is_asked_until_it_listens(
         engine.healthy = True
         report = await watched.until_phase(EnginePhase.READY)
         assert StartPhase.ENGINE_READY in [mark.phase for mark in report.marks]
+        assert "/v1/completions" in engine.seen
+
+
+async def test_executed_engine_that_fails_its_probe_has_failed(
+    around: Surroundings, launcher: FakeLauncher, engine: FakeEngine
+) -> None:
+    launcher.birth = (Forked(pid=1, port=2, mode="exec", at=1.0),)
+    engine.completions_status = 500
+    async with running(around) as watched:
+        report = await watched.until_phase(EnginePhase.FAILED)
+        assert report.error == "the engine answered its probe with 500"
+        assert report.url is None
 
 
 async def test_spawn_request_carries_what_the_manifest_says(

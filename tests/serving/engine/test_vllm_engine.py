@@ -46,7 +46,11 @@ def test_engine_is_a_child_of_the_launcher(vllm_launcher: Launcher, engine: Engi
 
 def test_start_passes_its_phases_in_order(engine: Engine) -> None:
     reached = [event for event in engine.events if isinstance(event, Reached)]
-    assert [event.phase for event in reached] == [StartPhase.WEIGHTS, StartPhase.ENGINE_READY]
+    assert [event.phase for event in reached] == [
+        StartPhase.WEIGHTS,
+        StartPhase.ENGINE_READY,
+        StartPhase.PROBED,
+    ]
     assert engine.forked is not None
     assert engine.forked.at <= reached[0].at <= reached[1].at
 

@@ -1,0 +1,205 @@
+"""Many sleepers at once, and starts that are struck in their middle: served, or clearly failed."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import httpx
+import psutil
+import pytest
+from openai import OpenAI
+
+from models.sources import BUILTINS
+from serving.engine.engine_run import GONE_TIMEOUT_S
+from tests.platform.platform import Platform, eventually, is_alive
+
+pytestmark = pytest.mark.engine
+
+HELLO = [{"role": "user", "content": "Hello"}]
+MODELS = 5
+APART_S = 0.03
+"""Between the requests, so that they have an order."""
+NO_WORSE = 1.5
+"""All at once against one after the other: hosts are busy the whole time in both."""
+
+
+@pytest.fixture
+def deploy(platform: Platform, admin: httpx.Client) -> Iterator[Callable[..., str]]:
+    """Deploys sleeping models of the demo's size; deletes them after the test."""
+    names: list[str] = []
+
+    def make(name: str, **fields: object) -> str:
+        names.append(name)
+        manifest = {
+            "name": name,
+            "source": f"file://{BUILTINS['guide']}",
+            "engine": {"max_num_seqs": 8, "kv_cache_gib": 0.03},
+            "scaling": {"idle_timeout_s": 0.5},
+            **fields,
+        }
+        assert admin.post("/models", json=manifest).is_success
+        return name
+
+    yield make
+    for name in names:
+        admin.delete(f"/models/{name}")
+    eventually(lambda: not engines_of(admin, names), 30, "engines of deleted models end")
+
+
+def engines_of(admin: httpx.Client, models: Sequence[str]) -> list[dict[str, object]]:
+    items = admin.get("/engines").json()["items"]
+    return [engine for engine in items if engine["model"] in models]
+
+
+def starts_of(admin: httpx.Client, model: str) -> list[dict[str, object]]:
+    return admin.get(f"/models/{model}/starts").json()["items"]
+
+
+@dataclass
+class Asked:
+    """A request in a thread of its own."""
+
+    client: OpenAI
+    model: str
+    answered_s: float | None = None
+    error: Exception | None = None
+    thread: threading.Thread = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.thread = threading.Thread(target=self._ask)
+        self.thread.start()
+
+    def _ask(self) -> None:
+        try:
+            self.client.chat.completions.create(
+                model=self.model, messages=HELLO, max_tokens=2, timeout=100
+            )
+            self.answered_s = time.monotonic()
+        except Exception as exc:  # noqa: BLE001, it is told where the thread is joined
+            self.error = exc
+
+    def join(self) -> None:
+        self.thread.join(110)
+        assert self.answered_s is not None, self.error
+
+
+def all_hosts_are_free(admin: httpx.Client) -> bool:
+    hosts = admin.get("/hosts").json()["items"]
+    return len(hosts) == 2 and not any(host["engine_id"] for host in hosts)
+
+
+def test_five_sleepers_at_once_are_served_in_order_and_no_slower_than_in_turn(
+    admin: httpx.Client, client: OpenAI, deploy: Callable[..., str]
+) -> None:
+    assert admin.post("/models", json={"name": "guide", "source": "builtin://guide",
+                      "scaling": {"idle_timeout_s": 0.5}}).is_success  # fmt: skip
+    names = [deploy(f"sleeper-{number}") for number in range(MODELS)]
+    eventually(lambda: all_hosts_are_free(admin), 60, "all hosts are free")
+    began_s = time.monotonic()
+    for name in names:
+        Asked(client, name).join()
+    in_turn_s = time.monotonic() - began_s
+
+    eventually(lambda: all_hosts_are_free(admin), 60, "all hosts are free")
+    began_s = time.monotonic()
+    asked = []
+    for name in reversed(names):  # not the order of names, by which ties are broken
+        asked.append(Asked(client, name))
+        time.sleep(APART_S)
+    for one in asked:
+        one.join()
+    at_once_s = time.monotonic() - began_s
+
+    last = {name: starts_of(admin, name)[-1] for name in names}
+    woken = sorted(names, key=lambda name: bound_at(last[name]))
+    assert woken == names[::-1]
+    assert at_once_s < in_turn_s * NO_WORSE
+
+
+def bound_at(start: dict[str, object]) -> str:
+    """Sorts by the time at which the start was bound to its host."""
+    marks = {mark["phase"]: mark["at_s"] for mark in start["marks"]}  # type: ignore[attr-defined]
+    began = time.mktime(time.strptime(str(start["began_at"])[:19], "%Y-%m-%dT%H:%M:%S"))
+    fraction = float("0" + str(start["began_at"])[19:].split("Z")[0].split("+")[0])
+    return f"{began + fraction + marks['bound']:020.6f}"
+
+
+# --- struck in the middle of a start --------------------------------------------------------------
+
+
+def launcher_of(platform: Platform) -> psutil.Process:
+    (launcher,) = [p for p in platform.processes() if "serving.engine.launcher" in p.cmdline()]
+    return launcher
+
+
+def struck(
+    platform: Platform, admin: httpx.Client, client: OpenAI, model: str, strike: str
+) -> list[psutil.Process]:
+    """Asks a sleeper and kills a process as soon as its engine is forked; returns that engine."""
+    launcher = launcher_of(platform)
+    before = set(launcher.children())
+    asked = Asked(client, model)
+    deadline_s = time.monotonic() + 60
+    while not (born := set(launcher.children()) - before):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.002)
+    (engine,) = born
+    family = [engine, *engine.children(recursive=True)]
+    match strike:
+        case "launcher":
+            launcher.kill()
+        case "child":
+            engine.kill()
+        case "host":
+            hosts = admin.get("/hosts").json()["items"]
+            (bound,) = [host for host in hosts if host["model"] == model]
+            psutil.Process(bound["pid"]).kill()
+    asked.join()
+    return family
+
+
+@pytest.mark.parametrize("strike", ["launcher", "child", "host"])
+def test_start_struck_in_its_middle_is_made_again_and_leaves_no_orphan(
+    platform: Platform, admin: httpx.Client, client: OpenAI, deploy: Callable[..., str], strike: str
+) -> None:
+    model = deploy(f"struck-{strike}", scaling={"idle_timeout_s": 300})
+    family = struck(platform, admin, client, model, strike)
+    eventually(lambda: not any(map(is_alive, family)), GONE_TIMEOUT_S, "the struck engine is gone")
+    *failed, last = starts_of(admin, model)
+    assert failed and all(start["error"] for start in failed)
+    assert {start["start_id"] for start in failed} == {last["start_id"]}, "one request, one id"
+    assert last["error"] is None
+    (alive,) = engines_of(admin, [model])
+    mine = [p for p in platform.processes() if psutil.pid_exists(p.pid) and is_engine_of(p, model)]
+    assert alive["pid"] in {p.pid for p in mine}
+    assert all(p.pid == alive["pid"] or p.ppid() == alive["pid"] for p in mine)
+
+
+def is_engine_of(process: psutil.Process, model: str) -> bool:
+    """By the engine's log, which both of its processes have as their output."""
+    try:
+        return any(f"/engines/{model}/" in file.path for file in process.open_files())
+    except psutil.Error:
+        return False
+
+
+def test_traces_outlive_the_controller(
+    platform: Platform, admin: httpx.Client, client: OpenAI, deploy: Callable[..., str]
+) -> None:
+    model = deploy("remembered")
+    Asked(client, model).join()
+    (before,) = eventually(
+        lambda: [s for s in starts_of(admin, model) if s["waited_s"] is not None], 5, "it is whole"
+    )
+    time.sleep(1.0)  # as long as a start may take to be stored
+    (controller,) = [p for p in platform.processes() if "serving.controller.app" in p.cmdline()]
+    controller.kill()
+
+    def told() -> list[dict[str, object]]:
+        done = platform.penstock("trace", model, "--output", "json")
+        return json.loads(done.stdout)["items"] if done.returncode == 0 else []
+
+    after = eventually(told, 30, "the next controller knows the start")
+    assert after[0] == before
