@@ -4,14 +4,18 @@ The rules, in the order in which they apply:
 
 1. A dead engine and an engine of a deleted model are unbound.
 2. A model with more engines than wanted gives up those with the least in flight.
-3. A model with fewer gets free hosts: models with no engine first, then those below their
-   minimum, then the rest; among equals those that ask before those that nobody asks for, then
-   the oldest demand. After a failed start the model waits for its retry time, and avoids the host.
+3. A model with fewer gets free hosts: those below their minimum first, then models with no engine,
+   then the rest. Within these: the higher priority, those that ask before those that nobody asks
+   for, the one with the smallest part of its target, then the oldest demand. After a failed start
+   the model waits for its retry time, and avoids the host.
 4. A new revision starts beside the old one where a host is free, and the old one goes as the new
    one gets ready. Where none is free, one old engine at a time goes first.
-5. A model that is asked for, has no engine and finds no host takes the host of an idle engine
-   above its own model's minimum; idle means that nobody waits or runs anywhere in that model. Of
-   several, the model that had no request for the longest time gives way.
+5. A model that is asked for and finds no host takes one from another model, never below that one's
+   minimum: an idle engine, where it has none itself, or where the other has been idle for
+   LONG_IDLE_S and is of no higher priority; an engine of a model of lower priority, the lowest
+   first; and, where it has none itself, an engine of a model of its own priority that has two or
+   more, the one with most. Idle means that nobody waits or runs anywhere in that model; of several
+   idle ones, the model that had no request for the longest time gives way.
 
 A host that drains, or lost its engine in this very plan, counts as one that is coming: no second
 engine is moved for the same need.
@@ -21,6 +25,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+
+LONG_IDLE_S = 10.0
+"""A model that nobody asks for this long gives way to one that wants a further engine."""
 
 
 class Life(StrEnum):
@@ -62,6 +70,7 @@ class WantedModel:
     pool: str
     target: int
     min: int = 0
+    priority: int = 0  # the higher one is served first
     same_engine: frozenset[int] = frozenset()
     """Older revisions whose engine is the current one's: only scaling changed."""
     asked_since_s: float | None = None  # monotonic; the oldest waiting request
@@ -200,11 +209,12 @@ class _Board:
         rested = model.retry_at_s is None or self.now_s >= model.retry_at_s
         return rested and self.have(model) < model.target
 
-    def _need(self, model: WantedModel) -> tuple[int, bool, float, str]:
+    def _need(self, model: WantedModel) -> tuple[int, int, bool, float, float, str]:
         have = self.have(model)
-        urgency = 0 if have == 0 else 1 if have < model.min else 2
-        since = model.asked_since_s
-        return urgency, model.idle_s is not None, self.now_s if since is None else since, model.name
+        urgency = 0 if have < model.min else 1 if have == 0 else 2
+        since = self.now_s if model.asked_since_s is None else model.asked_since_s
+        part = have / max(1, model.target)
+        return urgency, -model.priority, model.idle_s is not None, part, since, model.name
 
     def _free_host(self, model: WantedModel) -> str | None:
         fitting = [host_id for host_id in self.free if self.pool_of[host_id] == model.pool]
@@ -228,24 +238,38 @@ class _Board:
         return True
 
     def make_room_elsewhere(self, model: WantedModel) -> None:
-        """An idle engine above its model's minimum gives way to a model that has none."""
-        if model.asked_since_s is None or self.have(model) > 0:
+        """An engine of another model gives way; see rule 5."""
+        if model.asked_since_s is None and self.have(model) >= model.min:
             return
         candidates = [
-            (host_id, engine)
+            (rank, host_id)
             for host_id, engine in self.bound.items()
-            if self.pool_of[host_id] == model.pool and self._can_give_way(engine)
+            if self.pool_of[host_id] == model.pool and engine.model != model.name
+            if (rank := self._ease_of_taking(model, host_id, engine)) is not None
         ]
         if candidates:
-            self.unbind(min(candidates, key=self._idle_longest)[0], UnbindReason.GIVES_WAY)
+            self.unbind(min(candidates)[1], UnbindReason.GIVES_WAY)
             self._host_is_coming(model)
 
-    def _can_give_way(self, engine: SeenEngine) -> bool:
+    def _ease_of_taking(
+        self, taker: WantedModel, host_id: str, engine: SeenEngine
+    ) -> tuple[int, float, float, tuple[int, bool, float, str]] | None:
+        """How easily the engine is taken, the least the easiest; None: not for this model."""
         owner = self.models[engine.model]
-        return owner.idle_s is not None and len(self.hosts_of[owner.name]) > owner.min
-
-    def _idle_longest(self, item: tuple[str, SeenEngine]) -> tuple[float, object]:
-        return -(self.models[item[1].model].idle_s or 0.0), _cost_of_loss(item)
+        engines = len(self.hosts_of[owner.name])
+        if engines <= owner.min:
+            return None
+        cost = _cost_of_loss((host_id, engine))
+        has_none = self.have(taker) == 0
+        if owner.idle_s is not None and (
+            has_none or (owner.idle_s >= LONG_IDLE_S and owner.priority <= taker.priority)
+        ):
+            return 0, -owner.idle_s, 0.0, cost
+        if owner.priority < taker.priority:
+            return 1, owner.priority, -engines, cost
+        if has_none and owner.priority == taker.priority and engines > 1:
+            return 2, -engines, 0.0, cost
+        return None
 
     def _host_is_coming(self, model: WantedModel) -> bool:
         """Reserves one of the pool's draining hosts for the model, where there is one left."""

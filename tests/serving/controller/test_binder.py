@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.controller.binder import (
+    LONG_IDLE_S,
     Bind,
     Life,
     Plan,
@@ -179,6 +180,51 @@ def test_plan_takes_no_host_from_others_where_nobody_asks() -> None:
     assert moves(plan(models, [host("h1", "idles")], 2.0)) == []
 
 
+def test_plan_takes_a_long_idle_engine_for_a_second_one_but_not_from_a_higher_priority() -> None:
+    hosts = [host("h1", "a"), host("h2", "idles")]
+    asks = want("a", 2, asked_since_s=1.0)
+    taken = [unbind("h2", "idles", UnbindReason.GIVES_WAY)]
+    assert moves(plan([asks, want("idles", 1, idle_s=LONG_IDLE_S)], hosts, 2.0)) == taken
+    higher = want("idles", 1, idle_s=LONG_IDLE_S, priority=1)
+    assert moves(plan([asks, higher], hosts, 2.0)) == []
+
+
+def test_plan_gives_free_hosts_to_the_higher_priority_and_then_to_the_greater_need() -> None:
+    models = [
+        want("low", 4, asked_since_s=1.0),
+        want("high", 2, asked_since_s=5.0, priority=1),
+        want("needy", 8, asked_since_s=5.0),
+    ]
+    hosts = [
+        host("h1", "low"), host("h2", "high"), host("h3", "needy"), host("h4"), host("h5"),
+    ]  # fmt: skip
+    assert moves(plan(models, hosts, 9.0)) == [bind("h4", "high"), bind("h5", "needy")]
+
+
+def test_plan_serves_a_minimum_before_everything_else() -> None:
+    models = [want("asks", 1, asked_since_s=1.0, priority=9), want("kept", 1, min=1, idle_s=99.0)]
+    assert moves(plan(models, [host("h1")], 9.0)) == [bind("h1", "kept")]
+
+
+def test_plan_takes_from_a_lower_priority_what_is_above_its_minimum() -> None:
+    hosts = [host("h1", "low", in_flight=2), host("h2", "low", in_flight=1), host("h3", "high")]
+    high = want("high", 3, asked_since_s=1.0, priority=1)
+    low = want("low", 2, min=1)
+    # The one with less to lose; the other one is the minimum.
+    assert moves(plan([high, low], hosts, 2.0)) == [unbind("h2", "low", UnbindReason.GIVES_WAY)]
+    left = [host("h1", "low"), host("h2", "high"), host("h3", "high")]
+    assert moves(plan([high, want("low", 1, min=1)], left, 2.0)) == []
+    assert moves(plan([want("high", 3, asked_since_s=1.0), low], hosts, 2.0)) == []
+
+
+def test_plan_takes_from_its_equals_for_a_first_engine_alone() -> None:
+    hosts = [host("h1", "rich"), host("h2", "rich"), host("h3", "modest")]
+    models = [want("rich", 2), want("modest", 1), want("none", 1, asked_since_s=1.0)]
+    assert moves(plan(models, hosts, 2.0)) == [unbind("h1", "rich", UnbindReason.GIVES_WAY)]
+    poor = [want("a", 1), want("b", 1), want("none", 1, asked_since_s=1.0)]
+    assert moves(plan(poor, [host("h1", "a"), host("h2", "b")], 2.0)) == []
+
+
 NAMES = ["a", "b", "c"]
 POOLS = st.sampled_from(["cpu", "h200x1"])
 models_strategy = st.lists(
@@ -189,6 +235,7 @@ models_strategy = st.lists(
         pool=POOLS,
         target=st.integers(0, 4),
         min=st.integers(0, 2),
+        priority=st.integers(-1, 1),
         same_engine=st.frozensets(st.integers(1, 3)),
         asked_since_s=st.one_of(st.none(), st.floats(0, 10)),
         idle_s=st.one_of(st.none(), st.floats(0, 99)),
@@ -201,7 +248,7 @@ models_strategy = st.lists(
         WantedModel(
             name=m.name, revision=m.revision, pool=m.pool, target=max(m.target, m.min), min=m.min,
             same_engine=m.same_engine, asked_since_s=m.asked_since_s, idle_s=m.idle_s,
-            retry_at_s=m.retry_at_s,
+            retry_at_s=m.retry_at_s, priority=m.priority,
         )
         for m in models
     ]
