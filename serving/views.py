@@ -158,8 +158,8 @@ class EventView(View):
 
     at: datetime
     kind: str
-    """`deployed`, `deleted`, `woken`, `ready`, `slept`, `engine_failed`, `engine_lost`,
-    `host_joined`, `host_lost`, `model_failed`, `pool_scaled`, ..."""
+    """`deployed`, `deploy_refused`, `deleted`, `woken`, `ready`, `slept`, `engine_failed`,
+    `engine_lost`, `host_joined`, `host_lost`, `model_failed`, `pool_scaled`, ..."""
     model: str | None
     engine_id: str | None
     message: str

@@ -1,0 +1,141 @@
+"""What the chart starts is what the code has: modules, settings, ports, Pod Security."""
+
+import importlib.util
+import json
+from typing import Any
+
+import pytest
+
+from serving import settings
+from serving.controller.pools import pool_args
+from serving.settings import PREFIX, Settings
+from tests.helm.chart import SCENARIOS, containers, environment, of_kind, pod_specs
+
+ALL_SETTINGS = {
+    f"{PREFIX}{field}".upper() for part in Settings.__subclasses__() for field in part.model_fields
+}
+READS = {
+    "serving.gateway.app": settings.GatewaySettings,
+    "serving.controller.app": settings.ControllerSettings,
+    "serving.cli.node": settings.HostSettings,
+}
+EXCEPTIONS = {("h200", "worker/h200-whole"), ("h200", "worker/h200-single")}
+"""Pods that go beyond the restricted standard, and whose values say so."""
+
+
+def module_of(container: dict[str, Any]) -> str | None:
+    command = container.get("command", [])
+    return command[2] if command[:2] == ["python", "-m"] else None
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_every_variable_is_a_setting(scenario: str) -> None:
+    for pod in pod_specs(scenario).values():
+        for container in containers(pod):
+            ours = {name for name in environment(container) if name.startswith(PREFIX)}
+            assert ours <= ALL_SETTINGS
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_every_command_is_a_module_that_exists(scenario: str) -> None:
+    modules = [module_of(c) for pod in pod_specs(scenario).values() for c in containers(pod)]
+    started = {module for module in modules if module}
+    assert started >= {"serving.gateway.app", "serving.controller.app", "serving.cli.node"}
+    for module in started:
+        assert importlib.util.find_spec(module), module
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_each_process_can_read_its_settings(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for pod in pod_specs(scenario).values():
+        for container in containers(pod):
+            reader = READS.get(module_of(container) or "")
+            if reader is None:
+                continue
+            with monkeypatch.context() as patch:
+                for name, value in environment(container).items():
+                    patch.setenv(name, value if isinstance(value, str) else "from-elsewhere")
+                reader.load()
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_pools_are_those_of_the_worker_groups(scenario: str) -> None:
+    (controller,) = of_kind(scenario, "Deployment")
+    env = environment(controller["spec"]["template"]["spec"]["containers"][0])
+    pools = json.loads(env["PENSTOCK_POOLS"])
+    (cluster,) = of_kind(scenario, "RayCluster")
+    gpus_by_pool = {}
+    for group in cluster["spec"]["workerGroupSpecs"]:
+        pool = group["template"]["metadata"]["labels"]["penstock/pool"]
+        gpus_by_pool[pool] = group["replicas"] * int(group["rayStartParams"]["num-gpus"])
+    assert pools.keys() == gpus_by_pool.keys()
+    for pool, hosts in pools.items():
+        assert hosts * pool_args(pool)["gpus"] == gpus_by_pool[pool]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_pods_meet_the_restricted_standard(scenario: str) -> None:
+    for name, pod in pod_specs(scenario).items():
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["automountServiceAccountToken"] is False
+        assert not pod.keys() & {"hostNetwork", "hostPID", "hostIPC"}
+        host_paths = [v for v in pod.get("volumes", []) if "hostPath" in v]
+        for container in containers(pod):
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["readOnlyRootFilesystem"] is True
+            assert security["capabilities"]["drop"] == ["ALL"]
+            added = security["capabilities"].get("add", [])
+            if (scenario, name) in EXCEPTIONS:
+                assert host_paths and set(added) <= {"IPC_LOCK"}
+            else:
+                assert host_paths == [] and added == []
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_no_secret_stands_in_the_render(scenario: str) -> None:
+    assert of_kind(scenario, "Secret") == []
+    for pod in pod_specs(scenario).values():
+        for container in containers(pod):
+            for name, value in environment(container).items():
+                if name.endswith(("_TOKEN", "_KEY", "PASSWORD")) and not name.startswith("NAME_"):
+                    assert isinstance(value, dict), name
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_gateway_may_drain_its_longest_stream(scenario: str) -> None:
+    (gateway,) = (pod for name, pod in pod_specs(scenario).items() if name.endswith("-gateway"))
+    container = gateway["containers"][0]
+    pause_s = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    drain_s = int(environment(container)["PENSTOCK_DRAIN_TIMEOUT_S"])
+    assert gateway["terminationGracePeriodSeconds"] > pause_s + drain_s
+
+
+def test_gateways_reach_engines_but_none_of_rays_ports() -> None:
+    (policy,) = (
+        p for p in of_kind("h200", "NetworkPolicy") if p["metadata"]["name"].endswith("-engines")
+    )
+    _, from_gateways = policy["spec"]["ingress"]
+    allowed = [range(p["port"], p["endPort"] + 1) for p in from_gateways["ports"]]
+    (cluster,) = of_kind("h200", "RayCluster")
+    start = cluster["spec"]["workerGroupSpecs"][0]["rayStartParams"]
+    rays = {int(v) for k, v in start.items() if k.endswith("port")} | {6379, 8265, 10001, 52365}
+    assert not any(port in ports for port in rays for ports in allowed)
+    assert all(40_000 in ports or 60_000 in ports for ports in allowed)
+
+
+def test_every_pod_label_of_a_policy_exists() -> None:
+    labels = set()
+    (cluster,) = of_kind("multi-tenant", "RayCluster")
+    spec = cluster["spec"]
+    templates = [spec["headGroupSpec"]["template"]]
+    templates += [group["template"] for group in spec["workerGroupSpecs"]]
+    for kind in ("Deployment", "StatefulSet", "Job"):
+        templates += [r["spec"]["template"] for r in of_kind("multi-tenant", kind)]
+    templates += of_kind("multi-tenant", "Pod")
+    labels = {t["metadata"]["labels"]["app.kubernetes.io/component"] for t in templates}
+    for policy in of_kind("multi-tenant", "NetworkPolicy"):
+        text = json.dumps(policy["spec"])
+        selectors = [p.split('"')[1] for p in text.split('"app.kubernetes.io/component": ')[1:]]
+        assert set(selectors) <= labels
