@@ -73,6 +73,8 @@ class ControllerSettings(Settings):
     """File with Ray's bearer token."""
     pools: dict[str, int] = Field(default_factory=lambda: {"cpu": 2})
     """The pools of this platform and the number of hosts each may have, as JSON."""
+    manifests_dir: Path | None = None
+    """Folder of manifests that are deployed by themselves; one taken out stays deployed."""
     host_timeout_s: float = Field(default=4.0, gt=0)
     """A host that has not reported for this long is lost."""
     unknown_usage: Literal["bill", "forgive"] = "forgive"
@@ -111,6 +113,11 @@ class GatewaySettings(Settings):
     """A request that has waited this long for an engine is answered 503."""
     max_queued: int = Field(default=1000, ge=1)
     """Requests that may wait for one model; more are answered 429."""
+    max_queued_tokens: int = Field(default=4_000_000, ge=1)
+    """Tokens, prompts and expected outputs, of the requests that may wait for one model."""
+    prefill_tokens: int = Field(default=8192, ge=1)
+    """Prompt tokens that an engine may hold without a first byte; what exceeds them waits in the
+    gateway, where the order is fair. One request always passes."""
     drain_timeout_s: float = Field(default=30.0, ge=0)
     """Seconds that running streams get to end after SIGTERM."""
     unmetered: Literal["refuse", "serve"] = "refuse"
