@@ -4,8 +4,7 @@ import re
 
 import orjson
 
-from serving.gateway.tokens import FIELD, last_usage
-from serving.gateway.visits import Tokens
+from serving.gateway.tokens import FIELD, Tokens, last_usage
 
 EVENT = b'data: {"'
 """Begins each event with a JSON object; within JSON text its quote would be escaped."""

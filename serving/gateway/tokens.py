@@ -4,8 +4,7 @@ Inside JSON a quote in a text is escaped, so that `"usage":` stands for nothing 
 """
 
 import json
-
-from serving.gateway.visits import Tokens
+from dataclasses import dataclass
 
 FIELD = b'"usage"'
 
@@ -13,6 +12,16 @@ MAX_BYTES = 4096
 """Longer is no usage object."""
 
 JsonObject = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What an engine says that one answer took; the prompt counts whole, cached part included."""
+
+    prompt: int
+    completion: int
+    cached: int = 0  # of the prompt
+    reasoning: int = 0  # of the completion
 
 
 def last_usage(data: bytes) -> Tokens | None:

@@ -2,24 +2,18 @@
 
 import uuid
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from serving.gateway.telemetry import GatewayMetrics
+from serving.gateway.tokens import Tokens
 from serving.logs import get_logger
+
+if TYPE_CHECKING:
+    from serving.gateway.telemetry import GatewayMetrics
 
 CLIENT_LEFT = 499
 """Status in metrics and log of a request whose tenant left first; nobody was sent it."""
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """What an engine says that one answer took; the prompt counts whole, cached part included."""
-
-    prompt: int
-    completion: int
-    cached: int = 0  # of the prompt
-    reasoning: int = 0  # of the completion
 
 
 @dataclass(slots=True)
@@ -35,6 +29,7 @@ class Visit:
     key_id: str = ""
     org_id: str = ""
     project_id: str = ""
+    weight: float = 1.0  # the tenant's share of engines beside another's, where both wait
     start_id: str = ""  # names the cold start that the request caused, if it did
     engine_id: str = ""  # the last one that had it
     revision: int = 0  # of that engine
@@ -61,7 +56,7 @@ class Visit:
             "engine_id": self.engine_id,
         }
 
-    def close(self, metrics: GatewayMetrics, now_s: float) -> None:
+    def close(self, metrics: "GatewayMetrics", now_s: float) -> None:
         """Counts and logs the request at its end."""
         metrics.requests.labels(self.model, self.route, str(self.status)).inc()
         log.info(

@@ -3,7 +3,7 @@
 import pytest
 
 from serving.gateway.stream import Transcript, WholeLines, split_at_error, status_in_error
-from serving.gateway.visits import Tokens
+from serving.gateway.tokens import Tokens
 from tests.serving.gateway.fake_engine import STREAM, USAGE
 
 

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from serving.gateway.tokens import last_usage
-from serving.gateway.visits import Tokens
+from serving.gateway.tokens import Tokens, last_usage
 
 
 @pytest.mark.parametrize(
