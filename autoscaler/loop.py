@@ -1,5 +1,6 @@
 """Carries the policy's memory of each model from one decision to the next."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from autoscaler.policy import decide, first_memory
@@ -22,7 +23,8 @@ class Autoscaler:
         """Engines turned out to run already: they are kept, and their idle time starts now."""
         memory = self._memories.get(model) or Memory(target=0, busy_at_s=at_s)
         target = max(engines, memory.target)
-        self._memories[model] = replace(memory, target=target, busy_at_s=at_s)
+        peaks = (*(peak for peak in memory.peaks if peak[1] > target), (at_s, target))
+        self._memories[model] = replace(memory, target=target, busy_at_s=at_s, peaks=peaks)
 
     def gave_way(self, model: str, engines_left: int) -> None:
         """An idle engine of the model was taken for another model: do not ask for it back."""
@@ -32,6 +34,19 @@ class Autoscaler:
             self._memories[model] = replace(
                 memory, target=min(memory.target, engines_left), peaks=kept
             )
+
+    def target_of(self, model: str) -> int | None:
+        """The target that was decided last, or found; None of a model that is unknown."""
+        memory = self._memories.get(model)
+        return None if memory is None else memory.target
+
+    def memories(self) -> Mapping[str, Memory]:
+        """What is remembered of each model."""
+        return self._memories
+
+    def restore(self, model: str, memory: Memory) -> None:
+        """Takes over what an earlier process remembered, on this process's clock."""
+        self._memories[model] = memory
 
     def keep_only(self, models: set[str]) -> None:
         """Forgets all other models."""

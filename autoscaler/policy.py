@@ -86,7 +86,11 @@ def _decide_blindly(
         target, reason = spec.min, Reason.IDLE
     target = _bounded(target, spec)
     decision = Decision(target, reason, idle_s, idle_limit_s=spec.idle_timeout_s)
-    return decision, replace(memory, target=target, at_s=seen.at_s, busy_at_s=busy_at_s)
+    # A peak like any other, for the moment at which the capacity gets known.
+    peaks = _with_peak(memory.peaks, seen.at_s, target) if target else ()
+    return decision, replace(
+        memory, target=target, at_s=seen.at_s, busy_at_s=busy_at_s, peaks=peaks
+    )
 
 
 def _decide(

@@ -26,7 +26,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-
 LONG_IDLE_S = 10.0
 """A model that nobody asks for this long gives way to one that wants a further engine."""
 

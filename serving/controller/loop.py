@@ -59,8 +59,8 @@ class ControlLoop:
         self.fleet = Fleet()
         self.gateways = Gateways()
         self.routes = RouteTable()
-        self.targets = Targets(self.fleet)
         self.traces = Traces()
+        self.targets = Targets(self.fleet, self.traces)
         self.settled = False
         self._settings = settings
         self._registry = registry
@@ -107,6 +107,8 @@ class ControlLoop:
             return False
         if host.observe(report, self._clock().s):
             self.kick()
+        if host.engine is not None and (model := self._registry.find(host.engine.model)):
+            self.targets.capacities.observe(model, host.engine)
         return True
 
     def hear(self, report: DemandReport) -> DemandReply:

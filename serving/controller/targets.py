@@ -1,18 +1,27 @@
 """How many engines each model shall have now, and since when it lacks some."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from autoscaler.loop import Autoscaler
-from autoscaler.snapshot import Decision, Snapshot, Spec
+from autoscaler.snapshot import Decision, Memory, Reason, Snapshot, Spec
+from serving.controller import sight
 from serving.controller.binder import Life, WantedModel
+from serving.controller.capacities import Capacities
 from serving.controller.decisions import Decisions
 from serving.controller.demand import Demand
+from serving.controller.guesses import guess_start_s
 from serving.controller.moment import Moment
-from serving.controller.observed import Fleet
+from serving.controller.observed import Engine, Fleet
 from serving.controller.registry import DeployedModel
+from serving.controller.sight import Claim
 from serving.controller.starts import Starts
+from serving.controller.traces import Traces
 
 NO_DEMAND = Demand()
+
+START_READ_S = 5.0
+"""How often a model's measured starts are looked at."""
 
 Demands = Mapping[str, Demand] | None
 """The demand for each model; None where no gateway lives to tell."""
@@ -21,21 +30,40 @@ Demands = Mapping[str, Demand] | None
 class Targets:
     """Asks the autoscaler, and remembers its answers."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, traces: Traces) -> None:
         self.decisions = Decisions()
+        self.capacities = Capacities()
+        self.growable: dict[str, int] = {}
+        """Hosts that each pool may still grow by."""
         self._fleet = fleet
+        self._traces = traces
         self._autoscaler = Autoscaler()
-        self._targets: dict[str, int] = {}
-        self._idle_s: dict[str, float] = {}
+        self._last: dict[str, Decision] = {}
+        self._specs: dict[str, Spec] = {}
         self._lacking_since: dict[str, float] = {}
+        self._starts_s: dict[str, tuple[float, float]] = {}
 
     def of(self, model: str) -> int:
         """Engines that the model shall have."""
-        return self._targets.get(model, 0)
+        last = self._last.get(model)
+        return 0 if last is None else last.target
 
     def all(self) -> dict[str, int]:
         """Engines that each model shall have."""
-        return dict(self._targets)
+        return {model: last.target for model, last in self._last.items()}
+
+    def last(self, model: str) -> Decision | None:
+        """The last decision for a model."""
+        return self._last.get(model)
+
+    def lasts(self) -> Mapping[str, Decision]:
+        """The last decision for each model."""
+        return self._last
+
+    def bounds(self, model: str) -> tuple[int, int]:
+        """The least and the most engines that the model may have at this hour."""
+        spec = self._specs.get(model)
+        return (0, 0) if spec is None else (spec.min, spec.max)
 
     def lacking_since(self, model: str, now: Moment) -> float:
         """When it was decided that the model needs engines that it has not, in Unix seconds."""
@@ -46,56 +74,86 @@ class Targets:
         self._autoscaler.found_running(model, len(self._fleet.bound(model)), now.s)
 
     def gave_way(self, model: str) -> None:
-        """An idle engine of the model was taken away: it does not ask for it back."""
+        """An engine of the model was taken away: an idle model does not ask for it back."""
         left = len(self._fleet.bound(model))
         self._autoscaler.gave_way(model, left)
-        self._targets[model] = min(self.of(model), left)
+        if (last := self._last.get(model)) is not None:
+            self._last[model] = replace(last, target=min(last.target, left))
+
+    def memories(self) -> Mapping[str, Memory]:
+        """What the policy carries from one decision to the next, for each model."""
+        return self._autoscaler.memories()
+
+    def restore(self, model: str, memory: Memory) -> None:
+        """Takes over an earlier controller's memory of a model."""
+        self._autoscaler.restore(model, memory)
 
     def decide(self, models: Iterable[DeployedModel], demands: Demands, now: Moment) -> None:
         """Makes the targets of all deployed models; others are forgotten."""
-        before, targets_before = self._lacking_since, self._targets
-        self._targets, self._idle_s, self._lacking_since = {}, {}, {}
+        models = list(models)
+        lacking, last = self._lacking_since, self._last
         bound = self._fleet.bound_by_model()
+        self._specs = {model.name: sight.spec_of(model, now.at) for model in models}
+        claims = {m.name: self._claim(m, bound.get(m.name, [])) for m in models}
+        self._last, self._lacking_since = {}, {}
+        free = sight.count_free(self._fleet)
+        draining = sight.count_draining(self._fleet)
         for model in models:
-            lives = [engine.life for engine in bound.get(model.name, [])]
-            decision, seen = self._decide(model, lives, demands, now)
-            self._targets[model.name] = decision.target
-            self.decisions.note(model.name, now.at, targets_before.get(model.name), decision, seen)
+            name, engines = model.name, bound.get(model.name, [])
+            seen = sight.look(
+                engines,
+                draining[name],
+                None if demands is None else demands.get(name, NO_DEMAND),
+                sight.room_for(name, claims, free, self.growable),
+                self._start_s(model, now.s),
+                self.capacities.of(model),
+                now,
+            )
+            before = last[name].target if name in last else None
+            decision = self._last[name] = self._decide(model, seen, before)
+            self.decisions.note(name, now.at, before, decision, seen)
             if seen.ready + seen.starting < decision.target:
-                self._lacking_since[model.name] = before.get(model.name, now.at)
-        self._autoscaler.keep_only(set(self._targets))
-        self.decisions.keep_only(set(self._targets))
+                self._lacking_since[name] = lacking.get(name, now.at)
+        self._autoscaler.keep_only(set(self._last))
+        self.decisions.keep_only(set(self._last))
 
-    def _decide(
-        self, model: DeployedModel, lives: list[Life], demands: Demands, now: Moment
-    ) -> tuple[Decision, Snapshot]:
-        asked = None if demands is None else demands.get(model.name, NO_DEMAND)
-        seen = Snapshot(
-            at_s=now.s,
-            ready=lives.count(Life.READY),
-            starting=lives.count(Life.STARTING),
-            queued=None if asked is None else asked.queued,
-            in_flight=None if asked is None else asked.in_flight,
-            arrivals=0 if asked is None else asked.counts.arrivals,
-        )
+    def _decide(self, model: DeployedModel, seen: Snapshot, before: int | None) -> Decision:
+        spec = self._specs[model.name]
+        if not model.manifest.scaling.paused:
+            return self._autoscaler.decide(model.name, seen, spec)
+        if before is None:  # the controller has just begun: as many as there are
+            before = self._autoscaler.target_of(model.name) or seen.ready + seen.starting
+        held = max(0, min(max(before, spec.min), spec.max))
+        decision = self._autoscaler.decide(model.name, seen, replace(spec, min=held, max=held))
+        return replace(decision, reason=Reason.PAUSED)
+
+    def _claim(self, model: DeployedModel, engines: list[Engine]) -> Claim:
         scaling = model.manifest.scaling
-        spec = Spec(min=scaling.min, max=scaling.max, idle_timeout_s=scaling.idle_timeout_s)
-        decision = self._autoscaler.decide(model.name, seen, spec)
-        self._idle_s[model.name] = decision.idle_s
-        return decision, seen
+        live = sum(engine.life is not Life.DEAD for engine in engines)
+        spare = max(0, live - self._specs[model.name].min)
+        return Claim(model.manifest.resources.pool, scaling.priority, spare)
+
+    def _start_s(self, model: DeployedModel, now_s: float) -> float:
+        read_s, found_s = self._starts_s.get(model.name, (float("-inf"), 0.0))
+        if not read_s <= now_s < read_s + START_READ_S:
+            found_s = sight.cold_start_s(self._traces.of(model.name), guess_start_s(model.manifest))
+            self._starts_s[model.name] = now_s, found_s
+        return found_s
 
     def wanted(self, model: DeployedModel, demands: Demands, starts: Starts) -> WantedModel:
         """The model as the binder takes it."""
         asked = None if demands is None else demands.get(model.name, NO_DEMAND)
+        last = self._last[model.name]
         return WantedModel(
             name=model.name,
             revision=model.revision,
             pool=model.manifest.resources.pool,
-            target=self.of(model.name),
-            min=model.manifest.scaling.min,
+            target=last.target,
+            min=self._specs[model.name].min,
+            priority=model.manifest.scaling.priority,
             same_engine=model.same_engine,
             asked_since_s=None if asked is None else asked.asked_since_s,
-            idle_s=None if asked is None or asked.is_some else self._idle_s[model.name],
+            idle_s=None if asked is None or asked.is_some else last.idle_s,
             retry_at_s=starts.retry_s,
             avoid=frozenset({starts.host_id}) if starts.failures else frozenset(),
         )

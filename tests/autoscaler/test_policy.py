@@ -278,3 +278,15 @@ def test_full_kv_caches_ask_for_engines_before_the_slots_do() -> None:
     assert (decision.target, decision.reason) == (3, Reason.SLOTS)
     nonsense = (EngineLoad(running=4, waiting=0, kv_use=1e9),)
     assert decide(replace(seen, engines=nonsense), Memory(2, 0.0), SPEC)[0].needed <= 2
+
+
+def test_engines_of_a_model_whose_capacity_gets_known_are_held_for_a_window() -> None:
+    memory = first_memory(0.0, SPEC)
+    spec = replace(SPEC, max=4)
+    blind = quiet(1.0, queued=1, arrivals=1, capacity=None)
+    decision, memory = decide(blind, memory, spec)
+    assert decision.target == 4
+    decision, memory = decide(quiet(2.0, ready=4, in_flight=1), memory, spec)
+    assert (decision.target, decision.reason, decision.needed) == (4, Reason.HOLD, 1)
+    decision, memory = decide(quiet(40.0, ready=4, in_flight=1), memory, spec)
+    assert decision.target == 1
