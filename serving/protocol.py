@@ -16,9 +16,13 @@ changes or after POLL_S with an unchanged version. Versions only grow, over rest
 
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from models.manifest import Manifest
+from serving.identities import IdentitiesDelta as IdentitiesDelta
+from serving.identities import KeyRecord as KeyRecord
+from serving.identities import Role as Role
+from serving.messages import Message as Message
 
 POLL_S = 20.0
 """A long poll is answered after this time even if nothing changed."""
@@ -28,12 +32,6 @@ DEMAND_INTERVAL_S = 0.25
 
 REPORT_INTERVAL_S = 1.0
 """Hosts report this often, and at once when their engine changes."""
-
-
-class Message(BaseModel):
-    """Base of all messages: immutable, and deaf to fields of a newer peer."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
 
 class ModelState(StrEnum):
@@ -122,37 +120,6 @@ class RoutesDelta(Message):
     removed: tuple[str, ...] = ()
 
 
-# --- gateway <- controller: identities --------------------------------------------------------
-
-
-class Role(StrEnum):
-    """What a key may do."""
-
-    ADMIN = "admin"
-    INFERENCE = "inference"
-
-
-class KeyRecord(Message):
-    """A key as it is stored: never the key itself."""
-
-    key_id: str
-    name: str
-    role: Role
-    prefix: str
-    """The key's first characters, for lookup and display; several keys may share it."""
-    salt: str
-    digest: str = Field(repr=False)
-    """hex(SHA-256(salt + key)); keys are random, so that no slow hash is needed."""
-
-
-class IdentitiesDelta(Message):
-    """All keys, or none where the caller is up to date (`full` is false)."""
-
-    version: int
-    full: bool
-    keys: tuple[KeyRecord, ...] = ()
-
-
 # --- gateway -> controller: demand ------------------------------------------------------------
 
 
@@ -201,13 +168,25 @@ class ModelDemand(Message):
     """Of requests that were named in `start_id` before."""
 
 
+class QuarantinedRequest(Message):
+    """A request that two engines died of, and that gateways refuse for a while."""
+
+    model: str
+    fingerprint: str
+    """Of its body; the gateways know it again by this."""
+    request_id: str
+    engine_ids: tuple[str, ...] = ()
+
+
 class DemandReport(Message):
     """All models of one gateway that have demand now or had some since the last report."""
 
     gateway_id: str
     models: tuple[ModelDemand, ...] = ()
     suspect: tuple[str, ...] = ()
-    """engine_ids that hold requests and send nothing while others do: to be killed and rebound."""
+    """engine_ids that hold requests and make no steps: to be killed and rebound."""
+    quarantined: tuple[QuarantinedRequest, ...] = ()
+    """Since the last report."""
 
 
 class DemandReply(Message):
@@ -215,6 +194,8 @@ class DemandReply(Message):
 
     leases: dict[str, int]
     """Slots for each engine_id; an engine that is missing keeps its last lease."""
+    quarantined: tuple[str, ...] = ()
+    """Fingerprints of requests that other gateways lately put into quarantine."""
 
 
 # --- host <-> controller ----------------------------------------------------------------------

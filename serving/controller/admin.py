@@ -9,11 +9,11 @@ from typing import Annotated
 import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from models.errors import BadRequestError, NotFoundError
 from models.manifest import Manifest, parse_manifest
-from serving.controller.context import Controller, controller_of
+from serving.controller import audit
+from serving.controller.callers import Deed, Here, require_permission
 from serving.controller.http import read_body
 from serving.controller.views import (
     decision_view,
@@ -25,7 +25,6 @@ from serving.controller.views import (
     revision_views,
     start_view,
 )
-from serving.protocol import KeyRecord
 from serving.views import (
     Applied,
     DecisionView,
@@ -42,19 +41,7 @@ from serving.views import (
 MAX_BODY_BYTES = 2**20
 MAX_LOG_BYTES = 2**20
 
-Here = Annotated[Controller, Depends(controller_of)]
-Bearer = Annotated[
-    HTTPAuthorizationCredentials | None,
-    Depends(HTTPBearer(auto_error=False, description="An admin key.")),
-]
-
-
-def require_admin(here: Here, bearer: Bearer) -> KeyRecord:
-    """Refuses whoever does not show an admin key."""
-    return here.identities.require_admin(bearer.credentials if bearer else None)
-
-
-router = APIRouter(prefix="/admin/v1", dependencies=[Depends(require_admin)])
+router = APIRouter(prefix="/admin/v1", dependencies=[Depends(require_permission)])
 
 
 @router.get("/status")
@@ -80,7 +67,7 @@ async def list_models(here: Here) -> Items[ModelView]:
         }
     },
 )
-async def apply_model(request: Request, here: Here) -> Response:
+async def apply_model(request: Request, here: Here, deed: Deed) -> Response:
     """Deploys a manifest: a new revision, or nothing where it is the current one already."""
     body = await read_body(request, MAX_BODY_BYTES)
     try:
@@ -92,6 +79,8 @@ async def apply_model(request: Request, here: Here) -> Response:
     if result.changed:
         message = f"revision {result.revision}: {manifest.source}"
         here.events.record("deployed", message, model=manifest.name)
+        async with here.store.transaction() as db:
+            await audit.write(db, deed, "model.deploy", manifest.name, after=manifest)
     here.loop.changed(manifest.name)
     applied = Applied(model=manifest.name, revision=result.revision, changed=result.changed)
     return JSONResponse(applied.model_dump(mode="json"), 201 if result.is_new else 200)
@@ -104,10 +93,12 @@ async def get_model(name: str, here: Here) -> ModelView:
 
 
 @router.delete("/models/{name}", status_code=204)
-async def delete_model(name: str, here: Here) -> None:
+async def delete_model(name: str, here: Here, deed: Deed) -> None:
     """Takes a model out of service; its engines drain and stop."""
     await here.registry.delete(name)
     here.events.record("deleted", "taken out of service", model=name)
+    async with here.store.transaction() as db:
+        await audit.write(db, deed, "model.delete", name)
     here.loop.changed(name)
 
 

@@ -22,12 +22,13 @@ import uvicorn
 from fastapi import Depends, FastAPI, Response
 
 from models.errors import BadRequestError, ConflictError, PenstockError
-from serving.controller import admin, internal
+from serving.controller import admin, internal, rule_api, tenant_api
 from serving.controller.context import Controller, controller_of
 from serving.controller.events import EventLog
 from serving.controller.http import install_error_handlers
 from serving.controller.identities import Identities
 from serving.controller.loop import ControlLoop
+from serving.controller.manifest_folder import ManifestFolder
 from serving.controller.pools import PoolKeeper, pool_args
 from serving.controller.registry import GIB, Limits, Registry
 from serving.controller.store import Store
@@ -64,6 +65,8 @@ def create_app(
     )
     install_error_handlers(app)
     app.include_router(admin.router)
+    app.include_router(tenant_api.router)
+    app.include_router(rule_api.router)
     app.include_router(internal.router)
     app.get("/health", include_in_schema=False)(health)
     app.get("/metrics", include_in_schema=False)(metrics)
@@ -113,6 +116,9 @@ async def running(
             )
             stack.push_async_callback(keeper.close)
             tasks.append(keeper.run())
+        if settings.manifests_dir is not None:
+            folder = ManifestFolder(settings.manifests_dir, registry, events, loop.changed)
+            tasks.append(folder.run())
         await stack.enter_async_context(_in_background(controller, tasks))
         yield controller
         controller.close_polls()

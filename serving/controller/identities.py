@@ -1,73 +1,125 @@
-"""The keys in memory, kept up to date with the store: for the admin API and for gateways."""
+"""What gateways know of tenants, in memory and in step with the store, and its deltas."""
 
 import asyncio
+import time
 
-from models.errors import ForbiddenError, UnauthenticatedError
 from serving.controller.changes import Changes, stopped_within
 from serving.controller.database import DatabaseError
-from serving.controller.keys import find_key
+from serving.controller.key_store import KeyStore
+from serving.controller.limit_store import LimitStore
+from serving.controller.price_store import PriceStore
 from serving.controller.store import Store
+from serving.credentials import KeyIndex
+from serving.identities import IdentitiesDelta, KeyRecord, LimitRecord, TokenPrice
 from serving.logs import get_logger
-from serving.protocol import IdentitiesDelta, KeyRecord, Role
 
-REFRESH_S = 1.0
-"""Keys may be changed by another process, such as `python -m serving.controller.keys`."""
+LOOK_S = 0.25
+"""Tenants may be changed by another process: a second controller, `serving.controller.keys`. One
+number in the database says whether they were."""
+
+EVERYTHING_S = 600.0
+"""All is read anew after this time, changed or not: keys expire."""
+
+TOMBSTONES_MAX = 10_000
+
+Thing = KeyRecord | LimitRecord | TokenPrice
 
 log = get_logger(__name__)
 
 
 class Identities:
-    """All keys, with a version that grows as they change."""
+    """Keys, limits and prices, with a version that grows as they change."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
-        self._keys: tuple[KeyRecord, ...] = ()
+        self._keys = KeyStore(store)
+        self._limits = LimitStore(store)
+        self._prices = PriceStore(store)
+        self._index = KeyIndex()
+        self._things: dict[str, Thing] = {}
+        self._changed: dict[str, int] = {}  # id -> version of its last change
+        self._removed: dict[str, int] = {}
+        self._stored_version = -1
+        self._read_s = 0.0
+        self._reading = asyncio.Lock()
         self.changes = Changes()
+        self._floor = self.changes.version
 
     async def refresh(self) -> None:
-        """Reads the keys anew.
+        """Reads everything anew.
 
         Raises:
-            DatabaseError: If the store does not answer; the last keys stay valid.
+            DatabaseError: If the store does not answer; what was last known stays.
         """
-        keys = await self._store.keys()
-        if keys != self._keys:
-            self._keys = keys
-            self.changes.bump()
+        async with self._reading:
+            stored_version = await self._keys.version()
+            new: dict[str, Thing] = {
+                key.key_id: key for key in await self._keys.records(time.time())
+            }
+            new |= {limit.limit_id: limit for limit in await self._limits.records()}
+            new |= {price.price_id: price for price in await self._prices.token_prices()}
+            self._stored_version = stored_version
+            self._read_s = time.monotonic()
+            self._take(new)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Refreshes until it is stopped; cancelled amid a query it would leave a thread behind."""
-        while not await stopped_within(stop, REFRESH_S):
+        while not await stopped_within(stop, LOOK_S):
             try:
-                await self.refresh()
+                old = time.monotonic() - self._read_s > EVERYTHING_S
+                if old or await self._keys.version() != self._stored_version:
+                    await self.refresh()
             except DatabaseError as exc:
                 log.warning("keys_not_read", error=str(exc))
 
     def since(self, after: int) -> IdentitiesDelta:
-        """All keys, or none where the caller has this version."""
+        """What changed after a version; everything where that version is unknown."""
         version = self.changes.version
-        if after == version:
-            return IdentitiesDelta(version=version, full=False)
-        return IdentitiesDelta(version=version, full=True, keys=self._keys)
+        full = not self._floor <= after <= version
+        things = [
+            thing
+            for thing_id, thing in self._things.items()
+            if full or self._changed[thing_id] > after
+        ]
+        return IdentitiesDelta(
+            version=version,
+            full=full,
+            keys=tuple(thing for thing in things if isinstance(thing, KeyRecord)),
+            limits=tuple(thing for thing in things if isinstance(thing, LimitRecord)),
+            prices=tuple(thing for thing in things if isinstance(thing, TokenPrice)),
+            removed=() if full else tuple(t for t, at in self._removed.items() if at > after),
+        )
 
-    def require_admin(self, key: str | None) -> KeyRecord:
-        """The record of an operator's key.
+    def authenticate(self, key: bytes, at: float) -> KeyRecord:
+        """The record of a key that is valid at this moment (Unix seconds).
 
         Raises:
-            UnauthenticatedError: If there is no key, or nobody was given it.
-            ForbiddenError: If it is a tenant's.
+            UnauthenticatedError: If nobody was given it, or it has expired.
         """
-        if not key:
-            raise UnauthenticatedError(
-                "an admin key is needed: Authorization: Bearer pa-...",
-                hint="set PENSTOCK_ADMIN_KEY",
-            )
-        record = find_key(self._keys, key)
-        if record is None:
-            raise UnauthenticatedError("the key is not known", hint="check PENSTOCK_ADMIN_KEY")
-        if record.role is not Role.ADMIN:
-            raise ForbiddenError(
-                "this key may call models, not operate the platform",
-                hint="use the admin key (PENSTOCK_ADMIN_KEY)",
-            )
-        return record
+        return self._index.authenticate(key, at)
+
+    def limits(self) -> dict[str, LimitRecord]:
+        """All limits by their id."""
+        return {t.limit_id: t for t in self._things.values() if isinstance(t, LimitRecord)}
+
+    def _take(self, new: dict[str, Thing]) -> None:
+        changed = {
+            thing_id for thing_id, thing in new.items() if self._things.get(thing_id) != thing
+        }
+        removed = self._things.keys() - new.keys()
+        if not changed and not removed:
+            return
+        self._things = new
+        version = self.changes.version + 1
+        for thing_id in changed:
+            self._changed[thing_id] = version
+            self._removed.pop(thing_id, None)
+            if isinstance(thing := new[thing_id], KeyRecord):
+                self._index.put(thing)
+        for thing_id in removed:
+            self._removed[thing_id] = version
+            self._changed.pop(thing_id, None)
+            self._index.remove(thing_id)
+        while len(self._removed) > TOMBSTONES_MAX:
+            oldest = min(self._removed, key=self._removed.__getitem__)
+            self._floor = max(self._floor, self._removed.pop(oldest))
+        self.changes.bump()

@@ -8,25 +8,22 @@ prints the newly made keys as JSON, once: they are stored as salted digests only
 
 import argparse
 import asyncio
-import hashlib
-import hmac
 import json
-import secrets
 import sys
 import time
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from pydantic import SecretStr
 
 from models.errors import BadRequestError, PenstockError
+from serving.controller.key_store import KeyStore, make_key, make_secret
 from serving.controller.store import Store
-from serving.protocol import KeyRecord, Role
+from serving.controller.tenants import new_id
+from serving.credentials import KeyIndex
+from serving.identities import KeyRecord, Role
 from serving.settings import Settings
 
-PREFIX_LENGTH = 10
 SHORTEST = 8
-MARKS = {Role.ADMIN: "pa-", Role.INFERENCE: "pk-"}
 FIRST_NAMES = {Role.ADMIN: "operator", Role.INFERENCE: "tenant"}
 """Names of the keys that a platform starts with, one for each role."""
 
@@ -46,11 +43,6 @@ class NewKeys(NamedTuple):
     api_key: str | None
 
 
-def make_key(role: Role) -> str:
-    """A new random key with 240 bits: `pa-` (admin) or `pk-` (inference) and 40 characters."""
-    return MARKS[role] + secrets.token_urlsafe(30)
-
-
 def make_record(key: str, role: Role, name: str) -> KeyRecord:
     """What is stored of a key.
 
@@ -62,29 +54,15 @@ def make_record(key: str, role: Role, name: str) -> KeyRecord:
             f"a key needs at least {SHORTEST} printable ASCII characters without blanks",
             hint="leave PENSTOCK_ADMIN_KEY and PENSTOCK_API_KEY unset to have keys made",
         )
-    salt = secrets.token_hex(16)
+    secret = make_secret(key)
     return KeyRecord(
-        key_id=f"key-{secrets.token_hex(8)}",
+        key_id=new_id("key"),
         name=name,
         role=role,
-        # Of a short key that was given, at most the half is shown.
-        prefix=key[: min(PREFIX_LENGTH, len(key) // 2)],
-        salt=salt,
-        digest=_digest(salt, key),
+        prefix=secret.prefix,
+        salt=secret.salt,
+        digest=secret.digest,
     )
-
-
-def is_key(record: KeyRecord, key: str) -> bool:
-    """Whether `key` is the one that was stored, in constant time."""
-    return hmac.compare_digest(_digest(record.salt, key), record.digest)
-
-
-def find_key(records: Iterable[KeyRecord], key: str) -> KeyRecord | None:
-    """The record of a key, or None if nobody was given it."""
-    for record in records:
-        if key.startswith(record.prefix) and is_key(record, key):
-            return record
-    return None
 
 
 def ensure_keys(
@@ -124,20 +102,18 @@ async def ensure_keys_async(
 
 async def _ensure(store: Store, role: Role, given: str | None, renew: bool) -> str | None:
     name = FIRST_NAMES[role]
-    first = [key for key in await store.keys() if key.role is role and key.name == name]
+    keys = KeyStore(store)
+    records = await keys.records()
+    first = [key for key in records if key.role is role and key.name == name]
     if given is not None:
-        if not any(is_key(record, given) for record in first):
-            await store.put_key(make_record(given, role, name), time.time())
+        if KeyIndex(first).find(given.encode()) is None:
+            await keys.put_first(make_record(given, role, name), time.time())
         return None
     if first and not renew:
         return None
     made = make_key(role)
-    await store.put_key(make_record(made, role, name), time.time())
+    await keys.put_first(make_record(made, role, name), time.time())
     return made
-
-
-def _digest(salt: str, key: str) -> str:
-    return hashlib.sha256((salt + key).encode()).hexdigest()
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""The registry's rows: models, revisions, keys, events. Knows no rule of the platform."""
+"""The registry's rows: models, revisions, events. Knows no rule of the platform."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -11,8 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from models.errors import ConflictError
 from models.manifest import Manifest
 from serving.controller.database import open_database, translated
-from serving.controller.tables import EVENTS, KEYS, MODELS, REVISIONS
-from serving.protocol import KeyRecord, Role
+from serving.controller.tables import EVENTS, MODELS, REVISIONS
 
 EVENTS_KEPT = 10_000
 
@@ -143,32 +142,6 @@ class Store:
         """Marks a model as deleted; its revisions stay."""
         async with self.transaction() as db:
             await db.execute(update(MODELS).where(MODELS.c.name == name).values(deleted=True))
-
-    # --- keys ---------------------------------------------------------------------------------
-
-    async def keys(self) -> tuple[KeyRecord, ...]:
-        """All keys, by id."""
-        async with self.transaction() as db:
-            rows = (await db.execute(select(KEYS).order_by(KEYS.c.key_id))).all()
-        return tuple(
-            KeyRecord(
-                key_id=row.key_id,
-                name=row.name,
-                role=Role(row.role),
-                prefix=row.prefix,
-                salt=row.salt,
-                digest=row.digest,
-            )
-            for row in rows
-        )
-
-    async def put_key(self, key: KeyRecord, at: float) -> None:
-        """Stores a key in the place of the one with the same role and name, where there is one."""
-        async with self.transaction() as db:
-            await db.execute(
-                delete(KEYS).where(and_(KEYS.c.role == key.role, KEYS.c.name == key.name))
-            )
-            await db.execute(insert(KEYS).values(created_at=at, **key.model_dump(mode="json")))
 
     # --- events -------------------------------------------------------------------------------
 

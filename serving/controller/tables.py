@@ -10,7 +10,6 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    UniqueConstraint,
 )
 
 METADATA = MetaData(
@@ -51,7 +50,12 @@ KEYS = Table(
     Column("salt", String(64), nullable=False),
     Column("digest", String(64), nullable=False),
     Column("created_at", Float, nullable=False),
-    UniqueConstraint("role", "name"),
+    Column("project_id", String(64), ForeignKey("projects.project_id")),  # NULL: the platform's own
+    Column("account_id", String(64), ForeignKey("service_accounts.account_id")),
+    Column("models", Text),  # JSON: the only models that it may call; NULL: all
+    Column("expires_at", Float),
+    Column("revoked_at", Float),
+    Column("previous", Text),  # JSON: the secret before the last rotation
 )
 
 EVENTS = Table(

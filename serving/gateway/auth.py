@@ -1,68 +1,127 @@
 """Who calls: finds the record of a key without ever having the key."""
 
-import hashlib
-import hmac
-from collections import defaultdict
+import time
+from collections.abc import Callable, Iterable
 
-from models.errors import UnauthenticatedError, UnavailableError
-from serving.protocol import IdentitiesDelta, KeyRecord
+from models.errors import ForbiddenError, UnavailableError
+from serving.credentials import KeyIndex, key_of
+from serving.gateway.visits import Visit
+from serving.identities import (
+    DEFAULT_ORG,
+    DEFAULT_PROJECT,
+    IdentitiesDelta,
+    KeyRecord,
+    LimitRecord,
+    Role,
+    TokenPrice,
+)
 
-SCHEME = b"bearer "
+CALLERS = frozenset({Role.INFERENCE, Role.ADMIN, Role.OPERATOR})
+"""Roles whose keys may call models; a viewer only looks on."""
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class ModelNotAllowedError(ForbiddenError):
+    """The model is not on the key's list."""
+
+    code = "model_not_allowed"
+
+
+class SteadyClock:
+    """Unix time that nobody can set: a machine's clock that jumps neither revives an expired key
+    nor ends a valid one. It is taken from the machine's clock once, then counts by itself."""
+
+    def __init__(
+        self, wall: Callable[[], float] = time.time, count: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._offset = wall() - count()
+        self._count = count
+
+    def __call__(self) -> float:
+        """Unix seconds."""
+        return self._count() + self._offset
 
 
 class Keyring:
-    """All keys that the controller has told of, indexed by their first characters."""
+    """All keys, limits and prices that the controller has told of."""
 
-    def __init__(self) -> None:
-        self._by_prefix: dict[str, list[KeyRecord]] = {}
-        self._prefix_lengths: tuple[int, ...] = ()
-        self._seen: dict[bytes, KeyRecord] = {}  # SHA-256 of a valid key -> its record
+    def __init__(self, clock: Callable[[], float] | None = None) -> None:
+        self.clock = clock or SteadyClock()
+        self.limits: dict[str, LimitRecord] = {}
+        self.prices: dict[str, TokenPrice] = {}
+        self.version = 0
+        self.generation = 0
+        """Grows with each change, for those who keep what they worked out from it."""
         self.loaded = False
+        self._index = KeyIndex()
 
     def apply(self, delta: IdentitiesDelta) -> None:
         """Takes over a change; a key that is gone is refused from here on."""
-        if not delta.full:
-            return
-        self.loaded = True
-        by_prefix: defaultdict[str, list[KeyRecord]] = defaultdict(list)
+        if delta.full:
+            self._index = KeyIndex()
+            self.limits, self.prices = {}, {}
+            self.loaded = True
+        for gone in delta.removed:
+            self._index.remove(gone)
+            self.limits.pop(gone, None)
+            self.prices.pop(gone, None)
         for record in delta.keys:
-            by_prefix[record.prefix].append(record)
-        self._by_prefix = dict(by_prefix)
-        self._prefix_lengths = tuple(sorted({len(prefix) for prefix in by_prefix}))
-        self._seen.clear()
+            self._index.put(record)
+        self.limits.update({limit.limit_id: limit for limit in delta.limits})
+        self.prices.update({price.price_id: price for price in delta.prices})
+        self.version = delta.version
+        self.generation += 1
 
-    def authenticate(self, authorization: bytes | None) -> KeyRecord:
-        """The record of the key in an Authorization header.
+    def snapshot(self) -> IdentitiesDelta:
+        """All of it, as it is kept on disk."""
+        return IdentitiesDelta(
+            version=self.version,
+            full=True,
+            keys=tuple(self._index.records()),
+            limits=tuple(self.limits.values()),
+            prices=tuple(self.prices.values()),
+        )
+
+    def authenticate(self, headers: Headers, query: bytes = b"") -> KeyRecord:
+        """The record of the key that a request shows.
 
         Raises:
-            UnauthenticatedError: Without a key, or with one that nobody was given.
+            UnauthenticatedError: Without a key, with more than one, with one that nobody was
+                given or that has expired, or with one in the URL.
             UnavailableError: If the controller has not told of any keys yet.
         """
         if not self.loaded:
             raise UnavailableError("the gateway is starting and knows no keys yet")
-        key = _bearer(authorization)
-        seen = hashlib.sha256(key).digest()
-        record = self._seen.get(seen) or self._find(key)
-        if record is None:
-            raise UnauthenticatedError("the API key is not valid")
-        self._seen[seen] = record
+        return self._index.authenticate(key_of(headers, query), self.clock())
+
+    def admit(self, visit: Visit, headers: Headers, query: bytes = b"") -> KeyRecord:
+        """Lets a caller of models in, and notes on the visit who pays.
+
+        Raises:
+            UnauthenticatedError: As `authenticate`.
+            ForbiddenError: If the key's role calls no models.
+            UnavailableError: If the controller has not told of any keys yet.
+        """
+        record = self.authenticate(headers, query)
+        visit.key_id = record.key_id
+        visit.org_id = record.org_id or DEFAULT_ORG
+        visit.project_id = record.project_id or DEFAULT_PROJECT
+        if record.role not in CALLERS:
+            raise ForbiddenError(f"a key of role {record.role} may not call models")
         return record
 
-    def _find(self, key: bytes) -> KeyRecord | None:
-        text = key.decode("latin-1")
-        found: KeyRecord | None = None
-        for length in self._prefix_lengths:
-            for record in self._by_prefix.get(text[:length], ()):
-                digest = hashlib.sha256(record.salt.encode() + key).hexdigest()
-                if hmac.compare_digest(digest.encode(), record.digest.encode()):
-                    found = record
-        return found
+    def get(self, key_id: str) -> KeyRecord | None:
+        """The key of this id."""
+        return self._index.get(key_id)
 
 
-def _bearer(authorization: bytes | None) -> bytes:
-    if authorization is None:
-        raise UnauthenticatedError("no API key was given; send `Authorization: Bearer <key>`")
-    key = authorization[len(SCHEME) :].strip()
-    if authorization[: len(SCHEME)].lower() != SCHEME or not key:
-        raise UnauthenticatedError("the Authorization header must read `Bearer <key>`")
-    return key
+def check_model(record: KeyRecord, model: str) -> None:
+    """Sees to it that the key may call the model, whether there is such a model or not.
+
+    Raises:
+        ModelNotAllowedError: If the model is not on the key's list.
+    """
+    if not record.may_call(model):
+        shown = model if len(model) <= 200 else model[:200] + "..."
+        raise ModelNotAllowedError(f"this key may not call the model {shown!r}", param="model")

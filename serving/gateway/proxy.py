@@ -6,7 +6,9 @@ byte of an engine's answer the tenant has seen nothing, so the request can go to
 
     could not be reached      the engine is ejected; as often as it takes until the deadline,
                               for the request never got there
-    broke off, answered 5xx   at most MAX_BROKEN engines, then 502: it may be the request's doing
+    broke off                 once more, beside no other such request; of two engines it is put
+                              into quarantine: it may be the request's doing
+    answered 5xx              at most MAX_BROKEN engines, then 502
     503 (engine's queue full) as often as it takes until the deadline
 """
 
@@ -20,13 +22,15 @@ from http import HTTPStatus
 from starlette.types import Receive, Scope, Send
 
 from models.errors import BodyTooLargeError, PenstockError, UnavailableError, UpstreamError
-from serving.gateway.auth import Keyring
-from serving.gateway.balancer import Endpoint
+from serving.gateway.auth import Keyring, check_model
 from serving.gateway.bodies import TenantLeftError, WhileTenantStays, read_body
 from serving.gateway.calls import Call, Reading, cache_salt
+from serving.gateway.endpoint import Endpoint
 from serving.gateway.engines import EngineBrokeError, EngineClient, EngineGoneError, EngineReply
-from serving.gateway.errors import Answer, Shape, answer_of, answer_of_engine, sse_event
-from serving.gateway.lanes import Lane, Lanes, Place
+from serving.gateway.errors import Answer, answer_of, answer_of_engine, sse_event
+from serving.gateway.lane import Lane, Place
+from serving.gateway.lanes import Lanes
+from serving.gateway.quarantine import QuarantinedError, fingerprint
 from serving.gateway.media import check_addresses
 from serving.gateway.stream import Transcript, WholeLines, split_at_error, status_in_error
 from serving.gateway.surface import Body, Operation
@@ -35,6 +39,7 @@ from serving.gateway.tokens import last_usage
 from serving.gateway.tolls import Toll, Way
 from serving.gateway.visits import CLIENT_LEFT, Visit
 from serving.logs import get_logger
+from serving.protocol import QuarantinedRequest
 
 MAX_BROKEN = 2
 """A request that this many engines broke off, or failed on, is not tried again."""
@@ -104,9 +109,9 @@ class Proxy:
         visit = Visit(scope["state"]["request_id"], self._operation.path, time.monotonic())
         headers = scope["headers"]
         try:
-            credential = credential_of(headers, self._operation.shape)
-            visit.key_id = self._keyring.authenticate(credential).key_id
+            key = self._keyring.admit(visit, headers, scope.get("query_string", b""))
             reading = await self._read(receive, headers)
+            check_model(key, reading.model)
             lane = self._lanes.get(reading.model)
             visit.model = reading.model
             call = reading.call(cache_salt(visit.org_id or visit.key_id))
@@ -154,9 +159,9 @@ class Proxy:
         await send({"type": "http.response.body", "body": body})
 
     async def _serve(self, call: Call, lane: Lane, visit: Visit, way: Way, send: Send) -> None:
-        lane.arrivals += 1
+        self._lanes.quarantine.check(call.model, call.body, visit.began_s)
         visit.start_id = visit.usage_id
-        place = Place(visit.start_id, visit.began_s, visit.began_s + self._limits.deadline_s)
+        place = lane.place(visit, call, self._limits.deadline_s)
         again = False
         while True:
             async with lane.slot(place, again=again) as endpoint:
@@ -175,20 +180,44 @@ class Proxy:
                 if verdict in (Verdict.GONE, Verdict.BROKE):
                     lane.eject(endpoint)
                 elif verdict is Verdict.BUSY:
-                    lane.eject(endpoint, BUSY_S)
-            await self._before_next_try(verdict, visit)
+                    lane.pause(endpoint, BUSY_S)
+            await self._before_next_try(verdict, call, lane, place, visit)
             again = True
 
-    async def _before_next_try(self, verdict: Verdict, visit: Visit) -> None:
+    async def _before_next_try(
+        self, verdict: Verdict, call: Call, lane: Lane, place: Place, visit: Visit
+    ) -> None:
         log.warning("engine_attempt_failed", verdict=verdict.name.lower(), **visit.names())
+        if verdict is Verdict.BROKE:
+            place.died.append(visit.engine_id)
+            if len(place.died) >= MAX_BROKEN:
+                raise self._quarantine(call, lane, place, visit)
         if verdict in (Verdict.BROKE, Verdict.FAULT):
             visit.broken.append(visit.engine_id)
             if len(visit.broken) >= MAX_BROKEN:
                 log.error("request_given_up", engine_ids=visit.broken, **visit.names())
                 raise UpstreamError("engines failed on this request twice; it is not tried again")
         self._metrics.retries.labels(visit.model).inc()
-        if verdict is Verdict.FAULT:
-            await asyncio.sleep(FAULT_PAUSE_S)
+        pause_s = FAULT_PAUSE_S if verdict is Verdict.FAULT else 0.0
+        if verdict is not Verdict.GONE:  # that one cost the engines nothing
+            pause_s = max(pause_s, lane.retries.retry(time.monotonic()))
+        left_s = place.deadline_s - time.monotonic()
+        if pause_s:
+            await asyncio.sleep(max(0.0, min(pause_s, left_s)))
+
+    def _quarantine(self, call: Call, lane: Lane, place: Place, visit: Visit) -> QuarantinedError:
+        known_as = fingerprint(call.model, call.body)
+        self._lanes.quarantine.add(known_as, time.monotonic())
+        lane.quarantined.append(
+            QuarantinedRequest(
+                model=call.model, fingerprint=known_as, request_id=visit.request_id,
+                engine_ids=tuple(place.died),
+            )
+        )  # fmt: skip
+        log.error(
+            "request_quarantined", fingerprint=known_as, engine_ids=place.died, **visit.names()
+        )
+        return QuarantinedError()
 
     async def _attempt(
         self, call: Call, lane: Lane, endpoint: Endpoint, visit: Visit, way: Way, send: Send
@@ -276,6 +305,7 @@ class Proxy:
                 )
                 visit.tokens, visit.delivered = transcript.tokens, transcript.delivered
         except EngineBrokeError as exc:
+            visit.broken.append(visit.engine_id)
             chunk = self._cut(visit, str(exc))
         visit.complete = True
         await send({"type": "http.response.body", "body": chunk})
@@ -299,14 +329,3 @@ class Proxy:
         else:
             answer = answer_of(UpstreamError("the engine broke off during the answer"))
         return sse_event(answer, self._operation.shape)
-
-
-def credential_of(headers: Headers, shape: Shape) -> bytes | None:
-    """The Authorization header, or what stands for it: Anthropic's clients send `x-api-key`."""
-    key: bytes | None = None
-    for name, value in headers:
-        if name == b"authorization":
-            return value
-        if name == b"x-api-key":
-            key = value
-    return None if key is None or shape is not Shape.ANTHROPIC else b"Bearer " + key

@@ -5,10 +5,10 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from models.errors import NotFoundError, UnavailableError
-from serving.gateway.auth import Keyring
+from serving.gateway.auth import Keyring, check_model
 from serving.gateway.lanes import Lanes
 from serving.gateway.telemetry import GatewayMetrics
-from serving.protocol import ModelRoute
+from serving.protocol import KeyRecord, ModelRoute
 
 STORED = "/v1/responses/{response_id:path}"
 """OpenAI's routes to stored responses: there are none, and it says so."""
@@ -37,19 +37,18 @@ def make_router(keyring: Keyring, lanes: Lanes, metrics: GatewayMetrics) -> APIR
     """The routes, on the parts that they read."""
     router = APIRouter()
 
-    def authenticate(request: Request) -> None:
-        authorization = request.headers.get("authorization")
-        keyring.authenticate(None if authorization is None else authorization.encode("latin-1"))
+    def authenticate(request: Request) -> KeyRecord:
+        return keyring.authenticate(request.headers.raw, request.url.query.encode())
 
     @router.get("/v1/models", response_model=ModelList)
     async def list_models(request: Request) -> ModelList:
-        authenticate(request)
+        key = authenticate(request)
         _need_table(lanes)
-        return ModelList(data=[_model_object(route) for route in lanes.routes()])
+        return ModelList(data=[_model_object(r) for r in lanes.routes() if key.may_call(r.name)])
 
     @router.get("/v1/models/{model:path}", response_model=ModelObject)
     async def get_model(request: Request, model: str) -> ModelObject:
-        authenticate(request)
+        check_model(authenticate(request), model)
         return _model_object(lanes.get(model).route)
 
     @router.api_route(STORED, methods=["GET", "POST", "DELETE"])

@@ -130,8 +130,7 @@ class Sync:
 
     async def _take_identities(self, delta: IdentitiesDelta) -> None:
         self._keyring.apply(delta)
-        if delta.full:
-            await asyncio.to_thread(self._keepsake.save, IDENTITIES, delta)
+        await asyncio.to_thread(self._keepsake.save, IDENTITIES, self._keyring.snapshot())
 
     async def _report(self) -> None:
         while True:

@@ -112,7 +112,8 @@ async def test_internal_api_hands_keys_out_by_version(served: Served, database_u
     await ensure_keys_async(database_url, api_key="pk-another-tenant-key")
     changed = await poll  # made by another process: found out within a second
     assert changed.version > first.version
-    assert changed.full
+    assert not changed.full
+    assert len(changed.keys) == len(changed.removed) == 1  # the old one and its successor
     assert {k.prefix for k in changed.keys} != {k.prefix for k in first.keys}
 
 

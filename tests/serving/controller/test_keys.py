@@ -4,28 +4,33 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from models.errors import BadRequestError
-from serving.controller.keys import (
-    ensure_keys,
-    ensure_keys_async,
-    find_key,
-    is_key,
-    make_key,
-    make_record,
-)
+from serving.controller.key_store import KeyStore, make_key
+from serving.controller.keys import ensure_keys, ensure_keys_async, make_record
 from serving.controller.store import Store
+from serving.credentials import KeyIndex
 from serving.protocol import KeyRecord, Role
 
 
 async def stored(url: str) -> tuple[KeyRecord, ...]:
     store = await Store.open(url)
-    keys = await store.keys()
+    keys = await KeyStore(store).records()
     await store.close()
     return keys
+
+
+def find_key(records: Iterable[KeyRecord], key: str) -> KeyRecord | None:
+    match = KeyIndex(records).find(key.encode())
+    return None if match is None else match.record
+
+
+def is_key(record: KeyRecord, key: str) -> bool:
+    return find_key([record], key) is not None
 
 
 def test_keys_are_long_random_and_tell_their_role() -> None:
