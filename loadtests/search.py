@@ -6,12 +6,16 @@ objectives: above 1 the SLO is broken. (Not the measured p99 over its bound: nea
 suffer in crowds, and the p99 of a short run is then too low more often than too high.) One run says
 little there, so a rate is measured again until a 90 % t-interval of its scores lies on one side of
 1, or the rounds are used up; then the mean decides. The rate doubles until it is too high and is
-then bisected on a logarithmic scale; at last the edge is interpolated between the nearest rates.
+then bisected on a logarithmic scale. At last two rates on both sides of the edge are measured for
+all rounds, whatever they show, and all rounds near the edge are fitted together, by a
+power of the rate (Poisson regression with a logarithmic link, which the skew of the scores does not
+pull to one side as a line through their logarithms would be; P. McCullagh and J. A. Nelder,
+Generalized Linear Models, 1989, section 6.2), and the edge is where the fit is 1.
 """
 
 import math
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
@@ -26,7 +30,12 @@ MAX_ROUNDS = 8
 MAX_INVALID = 3
 """Runs at a rate that may be thrown away because the client was late: machines have hiccups."""
 MAX_DOUBLINGS = 16
-FILLING = 0.1
+NEAR = 1.2
+"""Rates within this factor of the edge are fitted together."""
+BESIDE = 1.05
+"""The last two rates lie this factor below and above the edge as it is known by then."""
+FIT_STEPS = 30
+FILLING = 0.2
 """The first share of a run does not count: the queue is filling from nothing."""
 
 T_90 = {1: 6.31, 2: 2.92, 3: 2.35, 4: 2.13, 5: 2.02, 6: 1.94, 7: 1.89}
@@ -77,9 +86,9 @@ class Capacity:
     """What was found."""
 
     rate_rps: float
-    """Where the SLO begins to break, interpolated; 0 where it does at the lowest rate tried."""
+    """Where the SLO begins to break, fitted; 0 where it does at the lowest rate tried."""
     held_rps: float
-    """The highest rate that was tried and held."""
+    """The highest rate not above it that was tried and held."""
     probes: tuple[Probe, ...]
     """By rate."""
 
@@ -121,8 +130,8 @@ async def find_capacity(
     """
     probes: dict[float, Probe] = {}
 
-    async def holds(rate_rps: float) -> bool:
-        probe = await _probe(measure, objectives, rate_rps, seed + 1000 * len(probes))
+    async def holds(rate_rps: float, rounds: int = MIN_ROUNDS_FAR) -> bool:
+        probe = await _probe(measure, objectives, rate_rps, seed + 1000 * len(probes), rounds)
         probes[rate_rps] = probe
         if tell is not None:
             tell(probe)
@@ -140,35 +149,77 @@ async def find_capacity(
         for _ in range(MAX_DOUBLINGS):
             low, high = low / 2, low
             if low < least_rps:
-                return _found(0.0, 0.0, probes)
+                return _found(0.0, probes)
             if await holds(low):
                 break
         else:
-            return _found(0.0, 0.0, probes)
+            return _found(0.0, probes)
     while high / low > 1 + precision:
         middle = math.sqrt(low * high)
         low, high = (middle, high) if await holds(middle) else (low, middle)
-    return _found(_edge(probes[low], probes[high]), low, probes)
+    edge = _edge(_between(probes[low], probes[high]), probes)
+    for rate_rps in (edge / BESIDE, edge * BESIDE):
+        await holds(rate_rps, MAX_ROUNDS)
+    return _found(_edge(edge, probes), probes)
 
 
-def _found(rate_rps: float, held_rps: float, probes: dict[float, Probe]) -> Capacity:
-    return Capacity(rate_rps, held_rps, tuple(probes[rate] for rate in sorted(probes)))
+def _found(rate_rps: float, probes: Mapping[float, Probe]) -> Capacity:
+    held = [rate for rate, probe in probes.items() if probe.holds and rate <= rate_rps]
+    return Capacity(
+        rate_rps, max(held, default=0.0), tuple(probes[rate] for rate in sorted(probes))
+    )
 
 
-def _edge(below: Probe, above: Probe) -> float:
+def _edge(about_rps: float, probes: Mapping[float, Probe]) -> float:
+    """The edge by all rates that are near it."""
+    near = [p for rate, p in probes.items() if 1 / NEAR < rate / about_rps < NEAR]
+    return _fitted(near, about_rps) or about_rps
+
+
+def _between(below: Probe, above: Probe) -> float:
     """Where the score is 1 between two rates, linear in both logarithms."""
     low, high = math.log(below.score), math.log(above.score)
     share = 0.5 if high == low else -low / (high - low)
     return below.rate_rps * (above.rate_rps / below.rate_rps) ** share
 
 
+def _fitted(probes: Sequence[Probe], about_rps: float) -> float | None:
+    """Where the power of the rate that fits the scores best is 1, each round counting alike; None
+    where no power that rises with the rate fits. Newton's method from a steep one."""
+    logs = [math.log(probe.rate_rps / about_rps) for probe in probes]
+    rounds = [len(probe.scores) for probe in probes]
+    scores = [probe.score for probe in probes]
+    level, power = 0.0, 10.0
+    for _ in range(FIT_STEPS):
+        weights = [
+            n * math.exp(min(50.0, level + power * x)) for n, x in zip(rounds, logs, strict=True)
+        ]
+        misses = [n * y - w for n, y, w in zip(rounds, scores, weights, strict=True)]
+        first, second = sum(misses), sum(m * x for m, x in zip(misses, logs, strict=True))
+        a = sum(weights)
+        b = sum(w * x for w, x in zip(weights, logs, strict=True))
+        c = sum(w * x * x for w, x in zip(weights, logs, strict=True))
+        determinant = a * c - b * b
+        if determinant <= 1e-12:
+            return None
+        level += (c * first - b * second) / determinant
+        power += (a * second - b * first) / determinant
+    if power <= 0 or not abs(level / power) < math.log(NEAR):
+        return None
+    return about_rps * math.exp(-level / power)
+
+
 async def _probe(
-    measure: Measure, objectives: Sequence[Objective], rate_rps: float, seed: int
+    measure: Measure,
+    objectives: Sequence[Objective],
+    rate_rps: float,
+    seed: int,
+    rounds: int,
 ) -> Probe:
     scores: list[float] = []
     figures: list[list[float | None]] = []
     invalid = 0
-    while len(scores) < MAX_ROUNDS and not _decided(scores):
+    while len(scores) < MAX_ROUNDS and not (len(scores) >= rounds and _decided(scores)):
         outcomes = await measure(rate_rps, seed + len(scores))
         counted = outcomes[int(len(outcomes) * FILLING) :]
         summary = summarize(counted, 1.0)

@@ -55,7 +55,7 @@ async def test_search_finds_the_known_capacity_of_a_queue(seed: int) -> None:
         measure, [Objective("ttft", 99, wait_s)], start_rps=20.0, seed=seed * 100_000
     )
     assert found.rate_rps == pytest.approx(known_capacity(servers, service_s, wait_s), rel=0.05)
-    assert found.held_rps <= found.rate_rps
+    assert found.rate_rps * 0.85 < found.held_rps <= found.rate_rps
     rates = [probe.rate_rps for probe in found.probes]
     assert rates == sorted(rates)
 
@@ -71,7 +71,7 @@ def server(edge_rps: float, *, failed: bool = False, late: bool = False):
 
     async def measure(rate_rps: float, seed: int) -> list[Outcome]:
         del seed
-        count = round(90 * min(10.0, rate_rps / edge_rps))  # the first 100 are not counted
+        count = round(80 * min(10.0, rate_rps / edge_rps))  # the first 200 are not counted
         return [fast] * (1000 - count) + [slow] * count
 
     return measure
@@ -84,7 +84,7 @@ async def test_search_finds_an_edge_from_above_and_below(start_rps: float) -> No
         server(10.0), [Objective("ttft", 90, 0.5)], start_rps=start_rps, tell=told.append
     )
     assert found.rate_rps == pytest.approx(10.0, rel=0.02)
-    assert found.held_rps == pytest.approx(10.0, rel=0.03)
+    assert found.held_rps == pytest.approx(10.0, rel=0.06)
     assert len(told) == len(found.probes) < 20
 
 
