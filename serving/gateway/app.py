@@ -17,6 +17,7 @@ from serving.gateway.door import Door
 from serving.gateway.engines import EngineClient
 from serving.gateway.errors import answer_of_http
 from serving.gateway.keepsake import Keepsake
+from serving.gateway.lane import LaneLimits
 from serving.gateway.lanes import Lanes
 from serving.gateway.link import ControllerLink
 from serving.gateway.metering import Metering
@@ -41,11 +42,12 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     )
     link = ControllerLink(settings.controller_url, settings.internal_token.get_secret_value())
     keyring = Keyring()
-    metrics = GatewayMetrics()
+    metrics = GatewayMetrics(settings.metrics_by_tenant)
     engines = EngineClient()
     passage = AdminPassage(settings.controller_url, limits.max_body_bytes)
     urgent = asyncio.Event()
-    lanes = Lanes(settings.max_queued, alarm=urgent.set)
+    in_line = LaneLimits(settings.max_queued, settings.max_queued_tokens, settings.prefill_tokens)
+    lanes = Lanes(in_line, alarm=urgent.set)
     sync = Sync(link, lanes, keyring, Keepsake(settings.gateway_state_dir), urgent)
     metering = Metering(sync.gateway_id, settings, link, metrics)
 

@@ -1,54 +1,69 @@
 """Which engine takes the next request of a model. Pure: time is an argument.
 
-Requests go to the engine with the fewest outstanding ones of this gateway, within its lease.
-An endpoint that no lease was granted for yet may be filled up to its slots: a woken engine works
-at once, and where several gateways do the same, the engine queues the surplus for the quarter of
-a second until the first leases are here. While the controller is away the last leases stay.
+A request goes to the engine that has likely seen its prompt's beginning (`affinity`), unless that
+one has more than BOUND times an equal share of the work lately and is busy: then on along the ring.
+A request whose prompt says nothing goes where the fewest tokens are outstanding. An endpoint that
+is new beside others warms up: its share grows to an equal one within WARM_UP_S.
+
+Within leases: an endpoint that no lease was granted for yet may be filled up to its slots, so that
+a woken engine works at once; where several gateways do the same, the engine queues the surplus for
+the quarter of a second until the first leases are here. While the controller is away the last
+leases stay.
 """
 
-from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
+from serving.gateway.affinity import Popularity, Ring
+from serving.gateway.endpoint import PREFILL_TOKENS, Endpoint
+from serving.gateway.tickets import Ticket
 from serving.protocol import EndpointRoute
 
+BOUND = 1.2
+"""Of the mean work; the paper's c."""
 
-@dataclass(slots=True, eq=False)
-class Endpoint:
-    """An engine as this gateway sees it."""
+MEMORY_S = 60.0
+"""After this time a token sent counts a third (1/e) of one sent now."""
 
-    route: EndpointRoute
-    lease: int | None = None  # slots; None before the first grant
-    in_flight: int = 0
-    ejected_until_s: float = 0.0  # monotonic seconds
+WARM_UP_S = 10.0
+COLD_SHARE = 0.2
 
-    @property
-    def capacity(self) -> int:
-        """Requests that this gateway may have in the engine."""
-        return self.route.slots if self.lease is None else self.lease
-
-    def takes_requests(self, now_s: float) -> bool:
-        """Whether it may be used at all, full or not."""
-        return self.capacity > 0 and now_s >= self.ejected_until_s
+RESCALE_AT = 1e9
 
 
 class Balancer:
     """The endpoints of one model."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefill_limit: int = PREFILL_TOKENS) -> None:
+        self._prefill_limit = prefill_limit
         self._routed: dict[str, Endpoint] = {}
         self._leaving: dict[str, Endpoint] = {}  # out of the routes, not yet out of work
+        self._ring = Ring()
+        self._popularity = Popularity()
+        self._unit = 1.0  # what one token sent now adds to `work`: it grows, so that old work fades
+        self._unit_s = 0.0
 
-    def update(self, routes: Iterable[EndpointRoute]) -> None:
+    def __iter__(self) -> Iterator[Endpoint]:
+        """The endpoints of the routing table."""
+        return iter(list(self._routed.values()))
+
+    def update(self, routes: Iterable[EndpointRoute], now_s: float) -> None:
         """Follows the routing table; requests on engines that left it run on."""
         before = self._routed | self._leaving
+        warm_s = now_s if self._routed else now_s - WARM_UP_S  # alone, an engine takes all at once
+        mean = self._work() / len(self._routed) if self._routed else 0.0
         self._routed = {}
         for route in routes:
-            endpoint = before.pop(route.engine_id, None) or Endpoint(route)
+            endpoint = before.pop(route.engine_id, None)
+            if endpoint is None:
+                endpoint = Endpoint(route, since_s=warm_s, prefill_limit=self._prefill_limit)
+                endpoint.work = mean  # it need not catch up with what the others did before
             if endpoint.route != route:
                 endpoint.route = route
-                endpoint.ejected_until_s = 0.0
+                endpoint.breaker.reset()
             self._routed[route.engine_id] = endpoint
         self._leaving = {name: left for name, left in before.items() if left.in_flight}
+        self._ring = Ring(self._routed)
 
     def grant(self, leases: Mapping[str, int]) -> None:
         """Takes leases over; an engine that is missing keeps its last one."""
@@ -56,36 +71,71 @@ class Balancer:
             if engine_id in leases:
                 endpoint.lease = max(0, leases[engine_id])
 
-    def choose(self, now_s: float, avoid: Set[str] = frozenset()) -> Endpoint | None:
-        """The endpoint for the next request; None if all are full or ejected.
+    def choose(self, ticket: Ticket, now_s: float) -> Endpoint | None:
+        """The endpoint for the next request; None if none has room for it.
 
-        Args:
-            avoid: engine_ids that are taken only if no other is free.
+        Those that failed on the request before are taken only if no other has room.
         """
-        free = [
-            endpoint
-            for endpoint in self._routed.values()
-            if endpoint.in_flight < endpoint.capacity and now_s >= endpoint.ejected_until_s
-        ]
-        if not free:
-            return None
-        return min(free, key=lambda one: (one.route.engine_id in avoid, one.in_flight))
+        free = [one for one in self._routed.values() if one.has_room(ticket, now_s)]
+        if ticket.avoid:
+            free = [e for e in free if e.route.engine_id not in ticket.avoid] or free
+        if len(free) < 2:
+            return free[0] if free else None
+        if ticket.keys and (known := self._near(ticket, free, now_s)) is not None:
+            return known
+        return min(free, key=lambda one: (one.outstanding + 1) / self._share(one, now_s))
+
+    def take(self, endpoint: Endpoint, ticket: Ticket, now_s: float) -> None:
+        """The request goes to the endpoint."""
+        endpoint.take(ticket)
+        endpoint.work += ticket.tokens * self._unit_at(now_s)
+
+    def release(self, endpoint: Endpoint, ticket: Ticket) -> None:
+        """The request is over."""
+        endpoint.release(ticket)
+        if not endpoint.in_flight:
+            self._leaving.pop(endpoint.route.engine_id, None)
 
     def can_serve(self, now_s: float) -> bool:
         """Whether any endpoint takes requests, now or as soon as one ends."""
         return any(endpoint.takes_requests(now_s) for endpoint in self._routed.values())
-
-    def has_endpoints(self) -> bool:
-        """Whether the routing table names any endpoint."""
-        return bool(self._routed)
 
     def in_flight(self) -> dict[str, int]:
         """Requests that run in each engine, those that left the table included."""
         everyone = self._routed | self._leaving
         return {name: one.in_flight for name, one in everyone.items() if one.in_flight}
 
-    def release(self, endpoint: Endpoint) -> None:
-        """One request on the endpoint is over."""
-        endpoint.in_flight -= 1
-        if not endpoint.in_flight:
-            self._leaving.pop(endpoint.route.engine_id, None)
+    def prefill_tokens(self) -> int:
+        """Prompt tokens in engines without a first byte."""
+        everyone = self._routed | self._leaving
+        return sum(one.prefill_tokens for one in everyone.values())
+
+    def _near(self, ticket: Ticket, free: Collection[Endpoint], now_s: float) -> Endpoint | None:
+        """The endpoint that the prompt's beginning belongs to, within the bound."""
+        key = self._popularity.key_for(ticket.keys, len(self._routed))
+        work = self._work() + ticket.tokens * self._unit_at(now_s)
+        bound = BOUND * work / sum(self._share(one, now_s) for one in self._routed.values())
+        for engine_id in self._ring.walk(key):
+            endpoint = self._routed[engine_id]
+            if endpoint not in free:
+                continue
+            if not endpoint.in_flight or endpoint.work <= bound * self._share(endpoint, now_s):
+                return endpoint
+        return None
+
+    def _share(self, endpoint: Endpoint, now_s: float) -> float:
+        age = (now_s - endpoint.since_s) / WARM_UP_S
+        return 1.0 if age >= 1.0 else max(COLD_SHARE, age)
+
+    def _work(self) -> float:
+        return sum(one.work for one in self._routed.values())
+
+    def _unit_at(self, now_s: float) -> float:
+        if now_s > self._unit_s:
+            self._unit *= math.exp((now_s - self._unit_s) / MEMORY_S) if self._unit_s else 1.0
+            self._unit_s = now_s
+            if self._unit > RESCALE_AT:
+                for one in self._routed.values():
+                    one.work /= self._unit
+                self._unit = 1.0
+        return self._unit

@@ -30,8 +30,8 @@ from serving.gateway.engines import EngineBrokeError, EngineClient, EngineGoneEr
 from serving.gateway.errors import Answer, answer_of, answer_of_engine, sse_event
 from serving.gateway.lane import Lane, Place
 from serving.gateway.lanes import Lanes
-from serving.gateway.quarantine import QuarantinedError, fingerprint
 from serving.gateway.media import check_addresses
+from serving.gateway.quarantine import QuarantinedError, fingerprint
 from serving.gateway.stream import Transcript, WholeLines, split_at_error, status_in_error
 from serving.gateway.surface import Body, Operation
 from serving.gateway.telemetry import GatewayMetrics
@@ -123,7 +123,7 @@ class Proxy:
                 visit.status = CLIENT_LEFT
                 raise
         except PenstockError as error:
-            visit.status = error.status
+            visit.status, visit.code = error.status, error.code
             raise
         except asyncio.CancelledError:
             # The server's, when the drain time is over: a tenant's leaving is a TenantLeftError.
@@ -264,7 +264,7 @@ class Proxy:
     def _note_first_byte(self, lane: Lane, visit: Visit) -> None:
         visit.first_byte_s = time.monotonic()
         after_s = visit.first_byte_s - visit.began_s
-        self._metrics.ttft.labels(visit.model).observe(after_s)
+        self._metrics.ttft.labels(visit.model).observe(after_s, {"usage_id": visit.usage_id})
         lane.note_first_token(visit.start_id, visit.engine_id, time.time(), after_s)
 
     async def _stream(

@@ -1,70 +1,205 @@
-"""The line of requests that wait for a slot of one model. Pure: time is an argument."""
+"""The line of requests that wait for a slot of one model. Pure: time is an argument.
+
+Bounded in requests and tokens. The classes of service share by weight, and within each the tenants
+do (`fair_queue`). A flex request that has waited for FLEX_AGES_S becomes a default one, so that
+flex ends up served whatever else comes. Requests that lost their engine go first: they were served
+their turn before. Those on trial, an engine having died while it had them, wait apart: the engines
+take one of them at a time, and nobody else waits for that.
+
+Where the line is full, a tenant that holds less of it than an equal share gets in all the same: the
+newest request of the tenant that holds most is sent away in its place.
+"""
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from models.errors import QueueFullError
+from serving.gateway.drain import Drain
+from serving.gateway.fair_queue import FairQueue, VirtualCounters
+from serving.gateway.tickets import Ticket, Tier
 
-FULL_RETRY_AFTER_S = 2.0
+FLEX_AGES_S = 20.0
 
+TIER_WEIGHTS = {Tier.PRIORITY: 16.0, Tier.DEFAULT: 4.0, Tier.FLEX: 1.0}
+"""Shares of the tokens where all classes wait."""
 
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """One request's place; it keeps its age when an engine breaks and it waits again."""
-
-    start_id: str  # ours, never the tenant's: it names cold starts across the platform
-    arrived_s: float  # monotonic seconds
-    deadline_s: float  # monotonic seconds
-    avoid: set[str] = field(default_factory=set)  # engine_ids that failed this request
-
+LEAST_FIRST = (Tier.FLEX, Tier.DEFAULT, Tier.PRIORITY)
 
 TicketT = TypeVar("TicketT", bound=Ticket)
 
 
 class WaitingLine(Generic[TicketT]):
-    """First come, first served; one that lost its engine comes back to the head."""
+    """Who waits, and whose turn it is; each step takes O(log tenants)."""
 
-    def __init__(self, max_queued: int) -> None:
+    def __init__(self, max_queued: int, max_tokens: int) -> None:
         self._max_queued = max_queued
-        self._tickets: OrderedDict[TicketT, None] = OrderedDict()
+        self._max_tokens = max_tokens
+        self._queues: dict[Tier, FairQueue[str, TicketT]] = {tier: FairQueue() for tier in Tier}
+        self._tiers: VirtualCounters[Tier] = VirtualCounters()
+        self._back: OrderedDict[TicketT, None] = OrderedDict()
+        self._trials: OrderedDict[TicketT, None] = OrderedDict()
+        self._by_age: OrderedDict[TicketT, None] = OrderedDict()
+        self._flex_by_age: OrderedDict[TicketT, None] = OrderedDict()
+        self._held: dict[str, float] = {}  # share of the line, by tenant
+        self.tokens = 0
+        self.prompt_tokens = 0
+        self.drain = Drain()
 
     def __len__(self) -> int:
-        return len(self._tickets)
+        return len(self._by_age)
 
-    def join(self, ticket: TicketT) -> None:
-        """Takes the last place.
+    @property
+    def is_clear(self) -> bool:
+        """Whether a request that comes now would be the next; those on trial are no obstacle."""
+        return len(self._by_age) == len(self._trials)
+
+    def join(self, ticket: TicketT, now_s: float) -> list[TicketT]:
+        """Takes a place; returns those who are sent away for it.
 
         Raises:
-            QueueFullError: If no more requests may wait.
+            QueueFullError: If no more requests may wait, with the time in which the line drains.
         """
-        if len(self._tickets) >= self._max_queued:
-            raise QueueFullError(
-                f"{len(self._tickets)} requests wait for this model already",
-                retry_after_s=FULL_RETRY_AFTER_S,
-            )
-        self._tickets[ticket] = None
+        gone = self._make_room(ticket, now_s)
+        self._note(ticket)
+        self._enqueue(ticket)
+        if ticket.tier is Tier.FLEX:
+            self._flex_by_age[ticket] = None
+        return gone
 
     def rejoin(self, ticket: TicketT) -> None:
-        """Takes the first place, full or not: the request was let in before."""
-        self._tickets[ticket] = None
-        self._tickets.move_to_end(ticket, last=False)
+        """Takes the first place, or the last among those on trial, full or not: the request was
+        let in before."""
+        self._note(ticket)
+        self._by_age.move_to_end(ticket, last=False)
+        line = self._trials if ticket.on_trial else self._back
+        line[ticket] = None
 
     def leave(self, ticket: TicketT) -> None:
         """Gives the place up; nothing happens if it was given up before."""
-        self._tickets.pop(ticket, None)
+        if ticket not in self._by_age:
+            return
+        del self._by_age[ticket]
+        self.tokens -= ticket.tokens
+        self.prompt_tokens -= ticket.prompt_tokens
+        held = self._held[ticket.tenant] - self._share(ticket)
+        if held > 1e-9:
+            self._held[ticket.tenant] = held
+        else:
+            del self._held[ticket.tenant]
+        for line in (self._back, self._trials, self._flex_by_age):
+            line.pop(ticket, None)
+        self._dequeue(ticket)
 
-    def first(self) -> TicketT | None:
-        """Whose turn it is."""
-        return next(iter(self._tickets), None)
+    def first(self, now_s: float) -> TicketT | None:
+        """Whose turn it is, those on trial aside."""
+        if self._back:
+            return next(iter(self._back))
+        self._age(now_s)
+        tier = self._tiers.least()
+        return None if tier is None else self._queues[tier].first()
+
+    def first_on_trial(self) -> TicketT | None:
+        """Whose turn it is among those on trial."""
+        return next(iter(self._trials), None)
+
+    def oldest(self) -> TicketT | None:
+        """Who came first."""
+        return next(iter(self._by_age), None)
+
+    def oldest_wait_s(self, now_s: float) -> float:
+        """How long the one who came first has been here; 0 if nobody waits."""
+        head = self.oldest()
+        return max(0.0, now_s - head.arrived_s) if head else 0.0
+
+    def served(self, ticket: TicketT, now_s: float) -> None:
+        """The request goes to an engine, out of the line or past it, and is charged for."""
+        self.drain.note(ticket.tokens, now_s)
+        queue, tier = self._queues[ticket.tier], ticket.tier
+        queue.counters.begin(ticket.tenant)
+        self._tiers.begin(tier)
+        self.charge(ticket, ticket.tokens)
+        self.leave(ticket)
+        if not queue.holds(ticket.tenant):
+            queue.counters.end(ticket.tenant)
+        if not queue:
+            self._tiers.end(tier)
+
+    def charge(self, ticket: TicketT, tokens: int) -> None:
+        """The request took so much more than was charged for it, or less where negative."""
+        self._queues[ticket.tier].counters.charge(ticket.tenant, tokens, ticket.weight)
+        self._tiers.charge(ticket.tier, tokens, TIER_WEIGHTS[ticket.tier])
 
     def clear(self) -> list[TicketT]:
         """Sends everybody away and says who they were."""
-        gone = list(self._tickets)
-        self._tickets.clear()
+        gone = list(self._by_age)
+        for ticket in gone:
+            self.leave(ticket)
         return gone
 
-    def oldest_wait_s(self, now_s: float) -> float:
-        """How long the first in line has been here; 0 if nobody waits."""
-        head = self.first()
-        return max(0.0, now_s - head.arrived_s) if head else 0.0
+    def retry_after_s(self, now_s: float) -> float:
+        """When there is room again, at the speed at which the line drains."""
+        return self.drain.seconds_for(self.tokens, now_s)
+
+    def _note(self, ticket: TicketT) -> None:
+        self._by_age[ticket] = None
+        self.tokens += ticket.tokens
+        self.prompt_tokens += ticket.prompt_tokens
+        self._held[ticket.tenant] = self._held.get(ticket.tenant, 0.0) + self._share(ticket)
+
+    def _enqueue(self, ticket: TicketT) -> None:
+        self._queues[ticket.tier].join(ticket.tenant, ticket)
+        self._tiers.begin(ticket.tier)
+
+    def _dequeue(self, ticket: TicketT) -> None:
+        queue = self._queues[ticket.tier]
+        if queue.leave(ticket.tenant, ticket) and not queue:
+            self._tiers.end(ticket.tier)
+
+    def _age(self, now_s: float) -> None:
+        while self._flex_by_age:
+            oldest = next(iter(self._flex_by_age))
+            if now_s - oldest.arrived_s < FLEX_AGES_S:
+                return
+            del self._flex_by_age[oldest]
+            self._dequeue(oldest)
+            oldest.tier = Tier.DEFAULT
+            self._enqueue(oldest)
+
+    def _share(self, ticket: TicketT) -> float:
+        """Of the line, in requests and tokens alike."""
+        return 1 / self._max_queued + ticket.tokens / self._max_tokens
+
+    def _is_full(self, requests: int, tokens: int) -> bool:
+        over_tokens = tokens > self._max_tokens and requests > 1
+        return requests > self._max_queued or over_tokens
+
+    def _make_room(self, ticket: TicketT, now_s: float) -> list[TicketT]:
+        requests, tokens = len(self) + 1, self.tokens + ticket.tokens
+        if not self._is_full(requests, tokens):
+            return []
+        mine = self._held.get(ticket.tenant, 0.0) + self._share(ticket)
+        if mine * len(self._held) <= sum(self._held.values()):
+            # Only here, for a tenant below an equal share, the tenants are looked through.
+            most = max(self._held, key=self._held.__getitem__)
+            left, gone = self._held[most], []
+            for victim in self._newest_of(most):
+                left -= self._share(victim)
+                if left < mine:
+                    break
+                gone.append(victim)
+                requests, tokens = requests - 1, tokens - victim.tokens
+                if not self._is_full(requests, tokens):
+                    for one in gone:
+                        self.leave(one)
+                    return gone
+        raise self.full(now_s)
+
+    def full(self, now_s: float) -> QueueFullError:
+        """The error for a request that may not wait."""
+        return QueueFullError(
+            f"{len(self)} requests wait for this model already",
+            retry_after_s=self.retry_after_s(now_s),
+        )
+
+    def _newest_of(self, tenant: str) -> list[TicketT]:
+        return [t for tier in LEAST_FIRST for t in self._queues[tier].newest_of(tenant)]

@@ -1,16 +1,22 @@
 """The gateway's metrics, made from their declarations; gauges are read when they are scraped."""
 
+import time
+
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics import exposition
 
 from serving import metrics
-from serving.gateway.lanes import Lane, Lanes
+from serving.gateway.lane import Lane
+from serving.gateway.lanes import Lanes
+from serving.gateway.visit_metrics import VisitMetrics
 
 
 class GatewayMetrics:
     """All metrics of one gateway process; `model` is empty where no known model was named."""
 
-    def __init__(self) -> None:
+    def __init__(self, by_tenant: bool = False) -> None:
         self._registry = CollectorRegistry()
+        self.visits = VisitMetrics(self._registry, by_tenant)
         self.requests = metrics.REQUESTS.counter(self._registry)
         self.queue_wait = metrics.QUEUE_WAIT.histogram(self._registry)
         self.ttft = metrics.TTFT.histogram(self._registry)
@@ -21,16 +27,21 @@ class GatewayMetrics:
         self.journal_backlog = metrics.JOURNAL_BACKLOG.gauge(self._registry)
         self._in_flight = metrics.IN_FLIGHT.gauge(self._registry)
         self._queue_depth = metrics.QUEUE_DEPTH.gauge(self._registry)
+        self._queue_age = metrics.QUEUE_AGE.gauge(self._registry)
 
-    def render(self, lanes: Lanes) -> bytes:
-        """Prometheus' text format of this moment."""
+    def render(self, lanes: Lanes, *, open_metrics: bool = False) -> bytes:
+        """This moment in Prometheus' text format, or in OpenMetrics', which has exemplars."""
         self._in_flight.clear()
         self._queue_depth.clear()
+        self._queue_age.clear()
         for lane in lanes:
             self._read(lane)
+        if open_metrics:
+            return exposition.generate_latest(self._registry)
         return generate_latest(self._registry)
 
     def _read(self, lane: Lane) -> None:
         model = lane.route.name
         self._in_flight.labels(model).set(sum(lane.balancer.in_flight().values()))
         self._queue_depth.labels(model).set(len(lane.line))
+        self._queue_age.labels(model).set(lane.line.oldest_wait_s(time.monotonic()))

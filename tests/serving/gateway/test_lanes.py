@@ -13,8 +13,9 @@ from models.errors import (
     QueueFullError,
     UnavailableError,
 )
-from serving.gateway.balancer import Endpoint
-from serving.gateway.lanes import Lane, Lanes, Place
+from serving.gateway.endpoint import Endpoint
+from serving.gateway.lane import Lane, LaneLimits, Place
+from serving.gateway.lanes import Lanes
 from serving.protocol import EndpointRoute, ModelRoute, ModelState, RoutesDelta
 from tests.serving.gateway.fake_controller import model
 
@@ -36,7 +37,7 @@ def route(engine_id: str = "a", slots: int = 1) -> EndpointRoute:
 
 
 def lane(described: ModelRoute, alarm: Alarm | None = None, max_queued: int = 10) -> Lane:
-    return Lane(described, max_queued, alarm or Alarm())
+    return Lane(described, LaneLimits(max_queued), alarm or Alarm())
 
 
 def place(name: str = "p", deadline_in_s: float = FAR_S) -> Place:
@@ -175,12 +176,12 @@ async def test_ejected_endpoint_gets_nothing_until_it_is_pumped_again() -> None:
     await held.aclose()
     again, _ = await enter(one, place(), again=True)
     assert alarm.rung == 1
-    assert time.monotonic() >= endpoint.ejected_until_s
+    assert time.monotonic() >= endpoint.breaker.until_s
     await again.aclose()
 
 
 def lanes(*models: ModelRoute) -> Lanes:
-    made = Lanes(max_queued=10, alarm=Alarm())
+    made = Lanes(LaneLimits(10), alarm=Alarm())
     made.apply(RoutesDelta(version=1, full=True, models=models))
     return made
 
@@ -230,4 +231,4 @@ async def test_leases_reach_those_who_wait() -> None:
 
 async def test_nothing_is_not_found_before_the_first_table() -> None:
     with pytest.raises(UnavailableError):
-        Lanes(max_queued=1, alarm=Alarm()).get("demo")
+        Lanes(LaneLimits(1), alarm=Alarm()).get("demo")

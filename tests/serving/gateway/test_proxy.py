@@ -155,17 +155,21 @@ async def test_whole_answer_is_retried_when_an_engine_dies_within_it(
     assert answer.json()["choices"][0]["message"]["content"] == ANSWER
 
 
-async def test_request_that_two_engines_died_of_is_not_tried_a_third_time(
+async def test_request_that_two_engines_died_of_is_quarantined(
     gateway: Gateway, controller: FakeController, engine: FakeEngine, second_engine: FakeEngine
 ) -> None:
     engine.default = second_engine.default = fake_engine.dies_at_once
     await gateway_follows(gateway, controller, engine, second_engine)
     async with gateway.openai() as client:
-        with pytest.raises(openai.InternalServerError) as caught:
-            await client.chat.completions.create(model="demo", messages=MESSAGES)
-    assert caught.value.status_code == 502
-    assert caught.value.code == "engine_error"
+        for _ in range(2):
+            with pytest.raises(openai.InternalServerError) as caught:
+                await client.chat.completions.create(model="demo", messages=MESSAGES)
+            assert caught.value.status_code == 500
+            assert caught.value.code == "request_quarantined"
     assert len(engine.seen) + len(second_engine.seen) == 2
+    await until(lambda: any(report.quarantined for report in controller.reports))
+    (told,) = next(r.quarantined for r in controller.reports if r.quarantined)
+    assert sorted(told.engine_ids) == [engine.engine_id, second_engine.engine_id]
 
 
 async def test_sole_engine_that_died_is_waited_for(

@@ -1,0 +1,106 @@
+"""One engine as a gateway sees it: what it holds, and whether it takes more. Pure."""
+
+from dataclasses import dataclass, field
+
+from serving.gateway.breaker import Breaker
+from serving.gateway.pace import Pace
+from serving.gateway.tickets import Ticket
+from serving.protocol import EndpointRoute
+
+PREFILL_TOKENS = 8192
+"""Prompt tokens that an engine may hold without a first byte: what exceeds them waits in the line,
+where the order is fair. That is what one of vLLM's steps computes at most, by default on a GPU."""
+
+KV_LOOK_AHEAD = 1.125
+"""Of the KV cache so much is promised: estimates run high, and the engine's own queue is short."""
+
+
+@dataclass(slots=True, eq=False)
+class Load:
+    """One request's part of what an endpoint holds."""
+
+    ticket: Ticket
+    is_prefilling: bool = True
+
+
+@dataclass(slots=True, eq=False)
+class Endpoint:
+    """An engine, its lease, and what this gateway has in it."""
+
+    route: EndpointRoute
+    since_s: float = 0.0  # monotonic; when it was first routed here
+    lease: int | None = None  # slots; None before the first grant
+    prefill_limit: int = PREFILL_TOKENS
+    breaker: Breaker = field(default_factory=Breaker)
+    pace: Pace = field(default_factory=Pace)
+    loads: dict[Ticket, Load] = field(default_factory=dict)
+    kv_tokens: int = 0  # that its requests will have in the KV cache at most, as estimated
+    output_tokens: int = 0  # expected outputs of its requests
+    prefill_tokens: int = 0  # prompts without a first byte
+    trials: int = 0  # requests on trial without a first byte
+    work: float = 0.0  # tokens sent to it, in the balancer's own ageing unit
+    heard: int = 0  # first bytes and ends of answers
+
+    @property
+    def outstanding(self) -> int:
+        """Tokens that are still to be computed, as estimated."""
+        return self.prefill_tokens + self.output_tokens
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that run."""
+        return len(self.loads)
+
+    @property
+    def capacity(self) -> int:
+        """Requests that this gateway may have in the engine."""
+        return self.route.slots if self.lease is None else self.lease
+
+    @property
+    def kv_limit(self) -> float:
+        """Tokens that this gateway may have in the engine: its lease's part of the KV cache."""
+        if not self.route.kv_tokens:
+            return float("inf")
+        share = min(1.0, self.capacity / max(1, self.route.slots))
+        return self.route.kv_tokens * share * KV_LOOK_AHEAD
+
+    def takes_requests(self, now_s: float) -> bool:
+        """Whether it may be used at all, full or not."""
+        return self.capacity > 0 and self.breaker.lets_in(now_s)
+
+    def has_room(self, ticket: Ticket, now_s: float) -> bool:
+        """Whether it takes this request now; one that is alone in it always fits."""
+        if self.in_flight >= self.capacity or not self.breaker.lets_in(now_s):
+            return False
+        if ticket.on_trial and self.trials:
+            return False
+        prefill = self.prefill_tokens
+        if prefill and prefill + ticket.prompt_tokens > self.prefill_limit:
+            return False
+        return not self.loads or self.kv_tokens + ticket.tokens <= self.kv_limit
+
+    def take(self, ticket: Ticket) -> None:
+        """The request is sent to it."""
+        self.loads[ticket] = Load(ticket)
+        self.kv_tokens += ticket.tokens
+        self.output_tokens += ticket.output_tokens
+        self.prefill_tokens += ticket.prompt_tokens
+        self.trials += ticket.on_trial
+        self.breaker.sent()
+
+    def prefilled(self, ticket: Ticket) -> None:
+        """The request's prompt is computed; no effect if that was known, or it is over."""
+        load = self.loads.get(ticket)
+        if load is None or not load.is_prefilling:
+            return
+        load.is_prefilling = False
+        self.prefill_tokens -= ticket.prompt_tokens
+        self.trials -= ticket.on_trial
+
+    def release(self, ticket: Ticket) -> None:
+        """The request is over."""
+        self.prefilled(ticket)
+        if self.loads.pop(ticket, None) is not None:
+            self.kv_tokens -= ticket.tokens
+            self.output_tokens -= ticket.output_tokens
+            self.heard += 1

@@ -1,0 +1,292 @@
+"""A model's lane: grants slots of its engines to requests, and lets the others wait."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from models.errors import (
+    DeadlineError,
+    ModelFailedError,
+    ModelNotFoundError,
+    PenstockError,
+)
+from serving.gateway.affinity import keys_of
+from serving.gateway.balancer import Balancer
+from serving.gateway.calls import Call
+from serving.gateway.endpoint import PREFILL_TOKENS, Endpoint
+from serving.gateway.estimates import Estimates
+from serving.gateway.objectives import misses, tpot_s
+from serving.gateway.prefill import PrefillSpeed
+from serving.gateway.queue import WaitingLine
+from serving.gateway.retries import RetryBudget
+from serving.gateway.tally import Tally
+from serving.gateway.tickets import Ticket, tier_of
+from serving.gateway.visits import Visit
+from serving.protocol import FirstToken, ModelRoute, ModelState, QuarantinedRequest
+
+NAMED_KEPT = 16
+"""Requests of a model, named as the cause of a start, whose first token is waited for."""
+
+Alarm = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LaneLimits:
+    """What the settings bound in a lane."""
+
+    max_queued: int = 1000
+    max_queued_tokens: int = 4_000_000
+    prefill_tokens: int = PREFILL_TOKENS
+
+
+@dataclass(slots=True, eq=False)
+class Place(Ticket):
+    """A ticket, the slot it waits for, and the request that it is for."""
+
+    granted: asyncio.Future[Endpoint] | None = field(default=None)
+    visit: Visit | None = None
+    streams: bool = True
+    prompt_bytes: int = 0
+    answers: int = 1
+    sent_s: float = 0.0  # monotonic; of the present attempt
+    left: bool = False  # its tenant went away
+
+
+class Lane:
+    """One model: its route, its engines, and who waits for them."""
+
+    def __init__(self, route: ModelRoute, limits: LaneLimits, alarm: Alarm) -> None:
+        self.route = route
+        self.line: WaitingLine[Place] = WaitingLine(limits.max_queued, limits.max_queued_tokens)
+        self.balancer = Balancer(limits.prefill_tokens)
+        self.estimates = Estimates()
+        self.retries = RetryBudget()
+        self.tally = Tally()
+        self.retired = False
+        self.reported = False  # whether the last demand report spoke of this model
+        self.named: deque[str] = deque(maxlen=NAMED_KEPT)  # start_ids told to the controller
+        self.first_tokens: list[FirstToken] = []  # to be told with the next report
+        self.quarantined: list[QuarantinedRequest] = []  # to be told with the next report
+        self._prefill = PrefillSpeed()
+        self._running: dict[str, tuple[Place, Endpoint]] = {}
+        self._alarm = alarm
+        self.balancer.update(route.endpoints, time.monotonic())
+
+    def place(self, visit: Visit, call: Call, deadline_s: float) -> Place:
+        """A ticket for a request that has just come, with what it is going to take as estimated.
+
+        Args:
+            deadline_s: How long it may wait, since it came.
+        """
+        tenant = visit.org_id or visit.key_id
+        place = Place(
+            visit.start_id,
+            visit.began_s,
+            visit.began_s + deadline_s,
+            tenant=tenant,
+            weight=visit.weight,
+            tier=tier_of(call.service_tier),
+            prompt_tokens=self.estimates.prompt(call.prompt_bytes),
+            output_tokens=self.estimates.output(call.max_tokens, call.n),
+            keys=keys_of(tenant, call.session, call.prefix),
+            visit=visit,
+            streams=call.stream,
+            prompt_bytes=call.prompt_bytes,
+            answers=call.n,
+        )
+        self.tally.arrived(place.prompt_tokens, place.output_tokens)
+        self.retries.request()
+        return place
+
+    @asynccontextmanager
+    async def slot(self, place: Place, *, again: bool = False) -> AsyncIterator[Endpoint]:
+        """Room for one request in an engine, for as long as the block runs.
+
+        Args:
+            again: The request had a slot before, and waits at the head of the line.
+
+        Raises:
+            QueueFullError: If too many requests wait already.
+            DeadlineError: If the place's deadline passes first.
+            ModelFailedError: If the model's engines do not start.
+            ModelNotFoundError: If the model is deleted meanwhile.
+        """
+        endpoint = await self._take(place, again)
+        try:
+            yield endpoint
+        except asyncio.CancelledError:
+            place.left = True
+            raise
+        finally:
+            self._release(place, endpoint)
+            self.pump()
+
+    def update(self, route: ModelRoute) -> None:
+        """Follows the routing table."""
+        self.route = route
+        self.retired = False
+        self.balancer.update(route.endpoints, time.monotonic())
+        if self.failed:
+            self._send_away(self.line.clear(), self._failure)
+        self.pump()
+
+    def retire(self) -> None:
+        """The model is deleted: nobody new comes in, those who wait are sent away."""
+        self.retired = True
+        self.balancer.update((), time.monotonic())
+        self._send_away(self.line.clear(), lambda: not_found(self.route.name))
+
+    def eject(self, endpoint: Endpoint, for_s: float | None = None) -> None:
+        """Keeps requests from an endpoint that failed, for longer each time, or for `for_s`."""
+        now_s = time.monotonic()
+        until_s = endpoint.breaker.failed(now_s, for_s)
+        asyncio.get_running_loop().call_later(max(0.0, until_s - now_s), self.pump)
+
+    def pause(self, endpoint: Endpoint, for_s: float) -> None:
+        """Keeps requests from an endpoint for a moment: it is well, and has its fill."""
+        endpoint.breaker.pause(time.monotonic() + for_s)
+        asyncio.get_running_loop().call_later(for_s, self.pump)
+
+    def note_first_token(self, start_id: str, engine_id: str, at: float, after_s: float) -> None:
+        """The first byte of an answer is here; told at once where it ends a cold start."""
+        if (running := self._running.get(start_id)) is not None:
+            self._prefilled(*running)
+        if start_id in self.named:
+            self.named.remove(start_id)
+            token = FirstToken(start_id=start_id, engine_id=engine_id, at=at, after_s=after_s)
+            self.first_tokens.append(token)
+            self._alarm()
+
+    def pump(self) -> None:
+        """Grants free slots in the order of the line."""
+        now_s = time.monotonic()
+        for next_one in (self.line.first_on_trial, lambda: self.line.first(now_s)):
+            while (place := next_one()) is not None:
+                endpoint = self.balancer.choose(place, now_s)
+                if endpoint is None:
+                    break
+                self._send(place, endpoint, now_s)
+                if place.granted is not None and not place.granted.done():
+                    place.granted.set_result(endpoint)
+
+    @property
+    def failed(self) -> bool:
+        """Whether nothing can serve the model until an operator has looked."""
+        return self.route.state is ModelState.FAILED and not self.route.endpoints
+
+    async def _take(self, place: Place, again: bool) -> Endpoint:
+        now_s = time.monotonic()
+        if self.retired:
+            raise not_found(self.route.name)
+        if self.failed:
+            raise self._failure()
+        if self.line.is_clear or again:
+            endpoint = self.balancer.choose(place, now_s)
+            if endpoint is not None:
+                self._send(place, endpoint, now_s)
+                return endpoint
+        place.granted = asyncio.get_running_loop().create_future()
+        if again:
+            self.line.rejoin(place)
+        else:
+            gone = self.line.join(place, now_s)
+            self._send_away(gone, lambda: self.line.full(now_s))
+        if len(self.line) == 1 and not self.balancer.can_serve(now_s):
+            self._alarm()
+        return await self._wait(place, place.granted)
+
+    async def _wait(self, place: Place, granted: asyncio.Future[Endpoint]) -> Endpoint:
+        try:
+            async with asyncio.timeout(place.deadline_s - time.monotonic()):
+                return await granted
+        except TimeoutError:
+            self._give_up(place, granted)
+            now_s = time.monotonic()
+            raise DeadlineError(
+                f"no engine of {self.route.name} was free within {now_s - place.arrived_s:.0f} s",
+                retry_after_s=self.line.retry_after_s(now_s),
+            ) from None
+        except BaseException:
+            self._give_up(place, granted)
+            raise
+
+    def _send(self, place: Place, endpoint: Endpoint, now_s: float) -> None:
+        place.sent_s = now_s
+        self.line.served(place, now_s)
+        self.balancer.take(endpoint, place, now_s)
+        self._running[place.start_id] = (place, endpoint)
+        if not place.streams:
+            # Its first byte comes with the last: when its prompt is done has to be guessed.
+            guess_s = self._prefill.seconds_for(endpoint.prefill_tokens)
+            asyncio.get_running_loop().call_later(guess_s, self._guess_prefilled, place, endpoint)
+
+    def _guess_prefilled(self, place: Place, endpoint: Endpoint) -> None:
+        if place in endpoint.loads:
+            endpoint.prefilled(place)
+            self.pump()
+
+    def _prefilled(self, place: Place, endpoint: Endpoint) -> None:
+        if place.streams:
+            self._prefill.learn(endpoint.prefill_tokens, time.monotonic() - place.sent_s)
+        endpoint.prefilled(place)
+        endpoint.heard += 1
+        endpoint.breaker.succeeded()
+        if self.line:
+            self.pump()
+
+    def _give_up(self, place: Place, granted: asyncio.Future[Endpoint]) -> None:
+        """Frees the place, and the slot too where it was granted in the same moment."""
+        self.line.leave(place)
+        if granted.done() and not granted.cancelled() and granted.exception() is None:
+            self._release(place, granted.result())
+        self.pump()
+
+    def _release(self, place: Place, endpoint: Endpoint) -> None:
+        """The slot is free; what the request took is known, or as good as."""
+        self.balancer.release(endpoint, place)
+        self._running.pop(place.start_id, None)
+        endpoint.breaker.gave_up()
+        self.line.charge(place, self._settle(place, endpoint) - place.tokens)
+
+    def _settle(self, place: Place, endpoint: Endpoint) -> int:
+        """Tokens that the tenant pays for in the order of the line."""
+        visit, now_s = place.visit, time.monotonic()
+        if visit is None:
+            return place.tokens
+        if visit.cut and endpoint.route.engine_id in visit.broken:
+            self.eject(endpoint)
+        prompt, output = place.prompt_tokens, visit.delivered
+        if not visit.complete or visit.cut:
+            return prompt + output if place.left or visit.streaming else 0
+        if visit.status >= 300 or visit.first_byte_s is None:
+            return 0
+        if visit.tokens is not None:
+            prompt, output = visit.tokens.prompt, visit.tokens.completion
+            self.estimates.learn(place.prompt_bytes, place.answers, visit.tokens)
+        missed = misses(
+            self.route, streamed=place.streams, began_s=visit.began_s,
+            first_byte_s=visit.first_byte_s, ended_s=now_s, output_tokens=output,
+        )  # fmt: skip
+        self.tally.answered(prompt, output, missed=missed)
+        if place.streams:
+            tpot = tpot_s(visit.first_byte_s, now_s, output)
+            endpoint.pace.note(visit.first_byte_s - place.sent_s, tpot)
+        return prompt + output
+
+    def _send_away(self, places: list[Place], error: Callable[[], PenstockError]) -> None:
+        for place in places:
+            if place.granted is not None and not place.granted.done():
+                place.granted.set_exception(error())
+
+    def _failure(self) -> ModelFailedError:
+        reason = self.route.reason or "its engine does not start"
+        return ModelFailedError(f"{self.route.name} has failed: {reason}")
+
+
+def not_found(model: str) -> ModelNotFoundError:
+    """The error for a model that is not deployed."""
+    shown = model if len(model) <= 200 else model[:200] + "..."
+    return ModelNotFoundError(f"the model {shown!r} does not exist", param="model")
