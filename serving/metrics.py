@@ -105,8 +105,76 @@ USAGE_UNRESOLVED = Metric(
     "Requests whose tokens no recorder has told yet, by how they ended.", ("status",),
 )  # fmt: skip
 
+REQUEST_SECONDS = Metric(
+    "penstock_request_seconds", Kind.HISTOGRAM,
+    "From the request at the door to the end of an answer that was whole.", ("model",),
+    (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0),
+)  # fmt: skip
+TIME_PER_OUTPUT_TOKEN = Metric(
+    "penstock_time_per_output_token_seconds", Kind.HISTOGRAM,
+    "Mean time between two tokens of an answer, after its first.", ("model",),
+    (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0),
+)  # fmt: skip
+TOKENS = Metric(
+    "penstock_tokens_total", Kind.COUNTER,
+    "Tokens of answered requests; cached ones are a part of the prompt's.", ("model", "kind"),
+)  # fmt: skip
+REJECTS = Metric(
+    "penstock_rejects_total", Kind.COUNTER,
+    "Requests answered with an error, by its code.", ("model", "reason"),
+)  # fmt: skip
+UPSTREAM_ERRORS = Metric(
+    "penstock_upstream_errors_total", Kind.COUNTER,
+    "Attempts that an engine broke off or failed on.", ("model",),
+)  # fmt: skip
+QUEUE_AGE = Metric(
+    "penstock_queue_oldest_wait_seconds", Kind.GAUGE,
+    "How long the request that came first has waited for a slot.", ("model",),
+)  # fmt: skip
+TENANT_REQUESTS = Metric(
+    "penstock_tenant_requests_total", Kind.COUNTER,
+    "Requests by organisation (PENSTOCK_METRICS_BY_TENANT), the outcome ok, error or left.",
+    ("organisation", "outcome"),
+)  # fmt: skip
+TENANT_TOKENS = Metric(
+    "penstock_tenant_tokens_total", Kind.COUNTER,
+    "Tokens by organisation (PENSTOCK_METRICS_BY_TENANT).", ("organisation", "kind"),
+)  # fmt: skip
+MODEL_STATE = Metric(
+    "penstock_model_state", Kind.GAUGE, "1 for the state that the model is in.", ("model", "state")
+)
+DECISION = Metric(
+    "penstock_autoscaler_decision", Kind.GAUGE,
+    "1 for the reason of the autoscaler's last decision.", ("model", "reason"),
+)  # fmt: skip
+UNSCHEDULABLE = Metric(
+    "penstock_engines_unschedulable", Kind.GAUGE,
+    "Engines that are wanted, and that no host has.", ("model",),
+)  # fmt: skip
+ACCELERATORS = Metric(
+    "penstock_accelerators", Kind.GAUGE,
+    "Accelerators of a pool's hosts; a host without any counts as one.", ("pool", "state"),
+)  # fmt: skip
+COLD_START_WHOLE = Metric(
+    "penstock_cold_start_whole_seconds", Kind.HISTOGRAM,
+    "From the demand that woke a model to the first token of the request that caused it.",
+    ("model",),
+    (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0),
+)  # fmt: skip
+KEY_EXPIRY = Metric(
+    "penstock_key_expiry_timestamp_seconds", Kind.GAUGE,
+    "When the next key that has an end will end, in Unix seconds.", ("role",),
+)  # fmt: skip
+ENGINE_SCRAPES = Metric(
+    "penstock_engine_scrapes_total", Kind.COUNTER,
+    "Scrapes of engines for the federated metrics, by outcome.", ("outcome",),
+)  # fmt: skip
+
 ALL: tuple[Metric, ...] = (
     REQUESTS, IN_FLIGHT, QUEUE_DEPTH, QUEUE_WAIT, TTFT, RETRIES,
     ENGINES, ENGINES_WANTED, HOSTS, COLD_START,
     USAGE_SETTLED, UNMETERED, JOURNAL_LOST, JOURNAL_BACKLOG, METERING_DRIFT, USAGE_UNRESOLVED,
+    REQUEST_SECONDS, TIME_PER_OUTPUT_TOKEN, TOKENS, REJECTS, UPSTREAM_ERRORS, QUEUE_AGE,
+    TENANT_REQUESTS, TENANT_TOKENS, MODEL_STATE, DECISION, UNSCHEDULABLE, ACCELERATORS,
+    COLD_START_WHOLE, KEY_EXPIRY, ENGINE_SCRAPES,
 )  # fmt: skip

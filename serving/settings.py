@@ -118,6 +118,8 @@ class GatewaySettings(Settings):
     prefill_tokens: int = Field(default=8192, ge=1)
     """Prompt tokens that an engine may hold without a first byte; what exceeds them waits in the
     gateway, where the order is fair. One request always passes."""
+    metrics_by_tenant: bool = False
+    """Count requests and tokens by organisation too, the first 500 of them by name."""
     drain_timeout_s: float = Field(default=30.0, ge=0)
     """Seconds that running streams get to end after SIGTERM."""
     unmetered: Literal["refuse", "serve"] = "refuse"

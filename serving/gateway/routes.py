@@ -14,6 +14,9 @@ STORED = "/v1/responses/{response_id:path}"
 """OpenAI's routes to stored responses: there are none, and it says so."""
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OPEN_METRICS = "application/openmetrics-text"
+OPEN_METRICS_TYPE = f"{OPEN_METRICS}; version=1.0.0; charset=utf-8"
+"""Asked for by Prometheus; only this format has exemplars."""
 
 
 class ModelObject(BaseModel):
@@ -68,8 +71,10 @@ def make_router(keyring: Keyring, lanes: Lanes, metrics: GatewayMetrics) -> APIR
         return JSONResponse({"status": "ready"})
 
     @router.get("/metrics")
-    async def scrape() -> Response:
-        return Response(metrics.render(lanes), media_type=METRICS_TYPE)
+    async def scrape(request: Request) -> Response:
+        wants_open = OPEN_METRICS in request.headers.get("accept", "")
+        kind = OPEN_METRICS_TYPE if wants_open else METRICS_TYPE
+        return Response(metrics.render(lanes, open_metrics=wants_open), media_type=kind)
 
     return router
 

@@ -24,6 +24,7 @@ class Visit:
     route: str
     began_s: float  # monotonic seconds
     status: int = 0
+    code: str = ""  # of the error that it was refused with
     model: str = ""  # only once it is known to exist
     usage_id: str = field(default_factory=lambda: uuid.uuid4().hex)  # ours; what is billed
     key_id: str = ""
@@ -59,6 +60,7 @@ class Visit:
     def close(self, metrics: "GatewayMetrics", now_s: float) -> None:
         """Counts and logs the request at its end."""
         metrics.requests.labels(self.model, self.route, str(self.status)).inc()
+        metrics.visits.observe(self, now_s)
         log.info(
             "answered",
             route=self.route,
