@@ -14,6 +14,8 @@ from pydantic import Field
 
 from serving.protocol import Message
 
+MAX_COUNT = 2**31 - 1
+
 
 class UsageStatus(StrEnum):
     """How a request ended, as far as its bill is concerned."""
@@ -36,13 +38,13 @@ class UsageRow(Message):
     """One request as its gateway settled it."""
 
     usage_id: str = Field(min_length=1, max_length=64)
-    org_id: str = ""
-    project_id: str = ""
-    key_id: str = ""
-    model: str = ""
+    org_id: str = Field(default="", max_length=64)
+    project_id: str = Field(default="", max_length=64)
+    key_id: str = Field(default="", max_length=64)
+    model: str = Field(default="", max_length=64)
     revision: int = 0
-    route: str = ""
-    tier: str = ""
+    route: str = Field(default="", max_length=64)
+    tier: str = Field(default="", max_length=16)
     """OpenAI's service tier."""
     status: UsageStatus
     http_status: int = 0
@@ -52,14 +54,14 @@ class UsageRow(Message):
     ttft_s: float | None = None
     duration_s: float = 0.0
     """0 where the gateway died."""
-    attempts: int = Field(default=0, ge=0)
-    engine_id: str = ""
+    attempts: int = Field(default=0, ge=0, le=MAX_COUNT)
+    engine_id: str = Field(default="", max_length=64)
     """The last engine that had it."""
-    prompt: int = Field(default=0, ge=0)
-    cached: int = Field(default=0, ge=0)
-    completion: int = Field(default=0, ge=0)
-    reasoning: int = Field(default=0, ge=0)
-    delivered: int = Field(default=0, ge=0)
+    prompt: int = Field(default=0, ge=0, le=MAX_COUNT)
+    cached: int = Field(default=0, ge=0, le=MAX_COUNT)
+    completion: int = Field(default=0, ge=0, le=MAX_COUNT)
+    reasoning: int = Field(default=0, ge=0, le=MAX_COUNT)
+    delivered: int = Field(default=0, ge=0, le=MAX_COUNT)
     """Parts of a stream that went out, each of at least one token."""
     known: bool = True
     """False where the engine's recorder has to tell the tokens."""
@@ -87,10 +89,10 @@ class AttemptRow(Message):
     started_at: float
     ended_at: float
     """Of an attempt whose engine died: when it was last seen."""
-    prompt: int = Field(default=0, ge=0)
-    cached: int = Field(default=0, ge=0)
-    completion: int = Field(default=0, ge=0)
-    reasoning: int = Field(default=0, ge=0)
+    prompt: int = Field(default=0, ge=0, le=MAX_COUNT)
+    cached: int = Field(default=0, ge=0, le=MAX_COUNT)
+    completion: int = Field(default=0, ge=0, le=MAX_COUNT)
+    reasoning: int = Field(default=0, ge=0, le=MAX_COUNT)
 
     @property
     def usage_id(self) -> str:

@@ -8,10 +8,11 @@ import contextlib
 import os
 from dataclasses import dataclass
 
-from models.errors import NotFoundError, UnavailableError, UnreachableError
+from models.errors import NotFoundError, PenstockError, UnavailableError, UnreachableError
 from serving import logs
 from serving.engine.controller_client import ControllerClient
 from serving.engine.engine_run import EngineRun, Surroundings, cancel
+from serving.engine.recorder_reader import FOLDER, RecorderReader
 from serving.protocol import (
     REPORT_INTERVAL_S,
     Assignment,
@@ -63,6 +64,7 @@ class HostAgent:
         self._reporting = asyncio.Lock()
         self._run: EngineRun | None = None
         self._running: asyncio.Task[None] | None = None
+        self._recorders = RecorderReader(around.log_dir.absolute() / FOLDER, controller.attempts)
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -71,6 +73,7 @@ class HostAgent:
             asyncio.create_task(self._report_forever(), name="report"),
             asyncio.create_task(self._follow_assignment(), name="assignment"),
             asyncio.create_task(self._reconcile_forever(), name="reconcile"),
+            asyncio.create_task(self._recorders.run(), name="recorders"),
         ]
 
     def check(self) -> None:
@@ -93,6 +96,9 @@ class HostAgent:
         if self._run is not None and self._running is not None:
             await self._finish(self._run, self._running)
         await cancel(*reporter)
+        # What is not told now, the next host on this node finds in the recorders' files.
+        with contextlib.suppress(PenstockError, OSError):
+            await self._recorders.step()
         await self._controller.close()
 
     # --- to the controller ----------------------------------------------------------------------

@@ -6,6 +6,7 @@ import httpx
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from models.errors import NotFoundError, UnreachableError
+from serving.metered import AttemptBatch, AttemptReceipt
 from serving.protocol import (
     POLL_S,
     Assignment,
@@ -71,6 +72,14 @@ class ControllerClient:
             UnreachableError: If the controller does not answer, or not with success.
         """
         return _parse(HostAdmission, await self._send("POST", f"hosts/{host_id}/report", report))
+
+    async def attempts(self, batch: AttemptBatch) -> AttemptReceipt:
+        """Tells what an engine's recorder counted.
+
+        Raises:
+            UnreachableError: If the controller does not answer, or could not store it.
+        """
+        return _parse(AttemptReceipt, await self._send("POST", "attempts", batch))
 
     async def _send(
         self, method: str, path: str, body: BaseModel | None = None, timeout_s: float = 5.0

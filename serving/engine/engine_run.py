@@ -14,10 +14,12 @@ import httpx
 from models import sources
 from models.errors import PenstockError, UnavailableError, UnreachableError, UpstreamError
 from serving import logs
+from serving.engine import recorder
 from serving.engine.arguments import vllm_arguments, vllm_environment
 from serving.engine.engine_client import EngineClient, Probe
 from serving.engine.launch_protocol import Exited, Forked, Reached, Refused, SpawnRequest
 from serving.engine.launcher_client import Launcher, Lease
+from serving.engine.recorder_reader import recorder_path
 from serving.protocol import (
     EngineAssignment,
     EnginePhase,
@@ -127,7 +129,12 @@ class EngineRun:
         request = SpawnRequest(
             engine_id=self._assignment.engine_id,
             args=vllm_arguments(manifest, folder),
-            environment=vllm_environment(manifest, around.accelerators),
+            environment={
+                **vllm_environment(manifest, around.accelerators),
+                recorder.PATH_VARIABLE: str(
+                    recorder_path(around.log_dir, self._assignment.engine_id)
+                ),
+            },
             token=self._token,
             log_path=self._log_path,
             address=around.address,

@@ -12,7 +12,7 @@ import runpy
 from serving import logs
 from serving.engine import lifeline
 from serving.engine.child import LIFELINE_VARIABLE
-from serving.engine.vllm_adapter import EXEC_MODULE
+from serving.engine.vllm_adapter import EXEC_MODULE, record_outputs
 
 if __name__ == "__mp_main__":
     lifeline.die_with_parent()
@@ -22,4 +22,5 @@ if __name__ == "__main__":
     logs.configure("engine")
     # Imports of vLLM's set the root logger's level anew.
     logging.getLogger("penstock").setLevel(logging.INFO)
+    record_outputs()
     runpy.run_module(EXEC_MODULE, run_name="__main__")

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.errors import UnauthenticatedError
 from serving import logs
-from serving.engine import pulse
+from serving.engine import pulse, recorder
 
 TOKEN_VARIABLE = "PENSTOCK_ENGINE_TOKEN"  # noqa: S105, the variable's name
 """Environment variable of the engine's process that holds the token."""
@@ -41,6 +41,7 @@ class TokenGuard:
         if not token:
             raise ValueError(f"{TOKEN_VARIABLE} is not set")
         self._app = app
+        self._recorder = recorder.of_this_process()
         self._expected = f"Bearer {token}".encode()
         self.in_flight = 0
 
@@ -69,14 +70,19 @@ class TokenGuard:
                 status = message["status"]
             await send(message)
 
+        request_id = _header(scope, b"x-request-id").decode("latin-1")
         self.in_flight += 1
+        if self._recorder is not None:
+            self._recorder.begin(request_id)
         try:
             await self._app(scope, receive, note_status)
         finally:
             self.in_flight -= 1
+            if self._recorder is not None:
+                self._recorder.end(request_id)
             _log.info(
                 "request",
-                request_id=_header(scope, b"x-request-id").decode("latin-1") or None,
+                request_id=request_id or None,
                 path=scope["path"],
                 status=status,
                 duration_s=round(time.monotonic() - started_s, 3),

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from models.errors import BadRequestError, UnavailableError, UpstreamError
-from serving.engine import causes, warm_modules
+from serving.engine import causes, recording, warm_modules
 from serving.engine.child import Mark
 from serving.engine.facade import Facade
 from serving.engine.guard import TOKEN_VARIABLE
@@ -124,6 +124,7 @@ def serve(arguments: Sequence[str], listener: socket.socket, mark: Mark) -> None
         raise BadRequestError(cause.sentence, hint=cause.hint) from exc
     _inspect_imported_models_here()
     _mark_weights(mark)
+    record_outputs()
     uvloop.run(_serve(args, listener, mark))
 
 
@@ -324,6 +325,13 @@ def _inspect_imported_models_here() -> None:
         return ordinary(model)
 
     registry._LazyRegisteredModel.inspect_model_cls = inspect_model_cls
+
+
+def record_outputs() -> None:
+    """Has this process' engine count its attempts, where its host asks for that."""
+    from vllm.v1.engine.output_processor import OutputProcessor
+
+    recording.hook(OutputProcessor)
 
 
 def _mark_weights(mark: Mark) -> None:

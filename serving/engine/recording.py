@@ -1,0 +1,54 @@
+"""Has vLLM's output processor tell the recorder of each request and each token; imports no vLLM.
+
+`vllm_adapter` hands the class over. What is counted is counted after vLLM has cut off what comes
+after a stop string, and before any tenant's task can see it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from serving.engine import recorder
+
+
+def hook(processor: type[Any]) -> None:
+    """Wraps `add_request` and `process_outputs` of vLLM's OutputProcessor (0.32.0)."""
+    ordinary_add, ordinary_process = processor.add_request, processor.process_outputs
+
+    def add_request(self: Any, request: Any, *args: Any, **named: Any) -> None:
+        ordinary_add(self, request, *args, **named)
+        if (counts := recorder.of_this_process()) is not None:
+            name = getattr(request, "external_req_id", None) or request.request_id
+            counts.admit(request.request_id, name)
+
+    def process_outputs(
+        self: Any, outputs: Sequence[Any], at: Any = None, stats: Any = None, *args: Any
+    ) -> Any:
+        counts = recorder.of_this_process()
+        if counts is None:
+            return ordinary_process(self, outputs, at, stats, *args)
+        # Looked up before: a request that ends here is gone afterwards.
+        states = [self.request_states.get(output.request_id) for output in outputs]
+        fresh = [state is not None and state.is_prefilling for state in states]
+        before = _engine_counts(stats)
+        result = ordinary_process(self, outputs, at, stats, *args)
+        for output, state, first in zip(outputs, states, fresh, strict=True):
+            if state is None:
+                continue
+            counts.produce(output.request_id, len(output.new_token_ids))
+            if first:
+                # Further answers to one prompt (`n`) are no further prompts to who pays.
+                payer = output.request_id if state.request_index == 0 else ""
+                counts.prefill(payer, state.prompt_len, state.num_cached_tokens)
+        after = _engine_counts(stats)
+        counts.engine_counts(after[0] - before[0], after[1] - before[1])
+        return result
+
+    processor.add_request = add_request
+    processor.process_outputs = process_outputs
+
+
+def _engine_counts(stats: Any) -> tuple[int, int]:
+    """vLLM's own counts of prompt and completion tokens, of the step so far."""
+    if stats is None:
+        return 0, 0
+    return int(stats.num_prompt_tokens), int(stats.num_generation_tokens)
