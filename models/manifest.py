@@ -8,9 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from models.errors import ManifestError
 from models.schedule import ScheduleSpec, bounds_at
+from models.weights_spec import WeightsSpec, check_source
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
-Source = Annotated[str, Field(pattern=r"^(builtin|file|hf)://.+$", max_length=1024)]
+Source = Annotated[
+    str, Field(pattern=r"^(builtin|file|hf|s3|gs|https?)://[^\x00-\x1f\x7f]+$", max_length=1024)
+]
 EngineArgument = str | int | float | bool
 
 
@@ -39,6 +42,11 @@ class EngineSpec(Strict):
     """vLLM's tool-call parser; switches automatic tool choice on."""
     reasoning_parser: str | None = None
     """vLLM's reasoning parser."""
+    load_format: str | None = Field(default=None, pattern=r"^[a-z_]{1,32}$")
+    """vLLM's load format; by default chosen by source, hardware and what is installed."""
+    trust_remote_code: bool = False
+    """Run the Python files that the model's authors ship with it, where the platform allows that
+    (PENSTOCK_ALLOW_REMOTE_CODE)."""
     spawn: Literal["auto", "fork", "exec"] = "auto"
     """How the launcher starts the engine: as a fork of itself, or executed anew."""
     args: dict[str, EngineArgument] = Field(default_factory=dict)
@@ -51,6 +59,7 @@ class EngineSpec(Strict):
             "pipeline_parallel_size", "middleware", "root_path", "ssl_keyfile", "ssl_certfile",
             "config", "max_model_len", "dtype", "quantization", "max_num_seqs", "enforce_eager",
             "kv_cache_memory_bytes", "tool_call_parser", "reasoning_parser", "trust_remote_code",
+            "load_format",
         }  # fmt: skip
         for name in self.args:
             plain = name.lstrip("-").replace("-", "_")
@@ -151,13 +160,22 @@ class Manifest(Strict):
     name: Name
     """The name that tenants call: lower-case letters, digits, `.`, `_` and `-`, at most 63."""
     source: Source
-    """Where the weights are: `builtin://guide`, `file:///folder`, `hf://org/name@revision`."""
+    """Where the weights are: `builtin://guide`, `file:///folder`, `hf://org/name@revision`,
+    `s3://bucket/prefix`, `gs://bucket/prefix`, `https://host/model.tar.gz`. The deploy pins it to
+    what is there then."""
+    weights: WeightsSpec = WeightsSpec()
+    """How the source's files may be read."""
     engine: EngineSpec = EngineSpec()
     """How vLLM runs the model."""
     resources: ResourcesSpec = ResourcesSpec()
     """What one engine needs of a machine."""
     scaling: ScalingSpec = ScalingSpec()
     """How many engines the model has, and when."""
+
+    @model_validator(mode="after")
+    def _has_a_readable_source(self) -> Self:
+        check_source(self.source, self.weights)
+        return self
 
 
 def parse_manifest(document: Any) -> Manifest:

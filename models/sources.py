@@ -1,55 +1,98 @@
-"""Where weights come from: turns a manifest's source into a local folder that vLLM can load."""
+"""Where weights come from: reads a manifest's source, pins it, and has it on this node.
 
+    builtin://guide                  in this package
+    file:///folder                   a folder of the node; served in place, or copied (weights.copy)
+    hf://org/name@revision           the Hugging Face hub; pinned to a commit
+    s3://bucket/prefix               an S3 store of any vendor; pinned to the objects of one moment
+    gs://bucket/prefix               Google Cloud Storage; pinned like that
+    https://host/model.tar.gz        an archive; pinned by its SHA-256, else by the server's headers
+
+A pinned source names one content for ever: `hf://org/name@COMMIT`, `s3://bucket/prefix#DIGEST`,
+`https://...#sha256=HEX`. Hosts fetch what is pinned, or tell that it is gone.
+"""
+
+import hashlib
 import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from models.cache import Lease, NodeCache, Wanted
+from models.cache_progress import Progress
 from models.errors import SourceError
+from models.model_folder import check_folder
+from models.remotes.folder import LocalFolder
+from models.remotes.hub import Hub
+from models.remotes.listing import ChangedError, FetchError, Listing, Remote, Selection, is_pickle
+from models.remotes.objects import Bucket, Door
+from models.remotes.web import WebArchive, pin_of
 
 BUILTIN_DIR = Path(__file__).parent / "demo"
 BUILTINS = {"guide": BUILTIN_DIR / "guide"}
 
-WANTED_FILES = ["*.json", "*.jinja", "*.safetensors", "*.model", "*.txt"]
-"""What is fetched of a repository: no pickled weights, no code."""
+REMOTE_SCHEMES = ("hf", "s3", "gs", "https", "http")
+MAX_CONFIG_BYTES = 16 << 20
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def resolve(source: str, cache_dir: Path) -> Path:
-    """Makes a source available on this machine and checks that it holds a model.
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How a source may be read, secrets looked up; see `models.manifest.WeightsSpec`."""
 
-    Blocking; a repository of the hub is fetched into `cache_dir` unless it is there already.
+    door: Door = field(default_factory=Door)
+    sha256: str | None = None
+    selection: Selection = field(default_factory=Selection)
+    copy: bool = False
+    """Copy a local folder to the node's cache."""
 
-    Raises:
-        SourceError: If the source cannot be reached, or its folder is not a servable model.
-    """
+
+class Have:
+    """A model's folder on this node; in use until `release`."""
+
+    def __init__(self, folder: Path, lease: Lease | None = None) -> None:
+        self.folder = folder
+        self._lease = lease
+
+    def release(self) -> None:
+        """It is not in use any more; may be called again."""
+        if self._lease is not None:
+            self._lease.release()
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a source is, without its weights."""
+
+    source: str
+    """Pinned, where its kind can be."""
+    config: dict[str, Any] | None
+    """Its config.json; None where only a fetch tells (an archive, a folder of another machine)."""
+    listing: Listing | None
+    """Its files; None where that is not known here."""
+
+    @property
+    def weight_bytes(self) -> int | None:
+        """Bytes of all files of weights; None where that is not known here."""
+        if self.listing is None or self.listing.packed:
+            return None
+        files = self.listing.files
+        return sum(f.size for f in files if f.path.endswith(".safetensors") or is_pickle(f.path))
+
+
+def is_fetched(source: str, access: Access) -> bool:
+    """Whether the source passes through the node cache."""
+    scheme = source.partition("://")[0]
+    return scheme in REMOTE_SCHEMES or (scheme == "file" and access.copy)
+
+
+def is_pinned(source: str) -> bool:
+    """Whether the source names one content for ever."""
     scheme, _, rest = source.partition("://")
-    match scheme:
-        case "builtin":
-            folder = _builtin(rest)
-        case "file":
-            folder = Path(rest)
-        case "hf":
-            folder = _fetch_hub(rest, cache_dir, WANTED_FILES)
-        case _:
-            raise SourceError(f"unknown kind of source: {scheme}://", param="source")
-    check_folder(folder)
-    return folder
-
-
-def fetch_config(source: str, cache_dir: Path) -> Path:
-    """Makes a source's config.json available, without its weights; returns its folder.
-
-    Raises:
-        SourceError: If the source cannot be reached.
-    """
-    scheme, _, rest = source.partition("://")
-    match scheme:
-        case "builtin":
-            return _builtin(rest)
-        case "file":
-            return Path(rest)
-        case "hf":
-            return _fetch_hub(rest, cache_dir, ["config.json"])
-        case _:
-            raise SourceError(f"unknown kind of source: {scheme}://", param="source")
+    if scheme == "hf":
+        return _COMMIT.fullmatch(rest.partition("@")[2]) is not None
+    return scheme not in REMOTE_SCHEMES or "#" in rest
 
 
 def check_local(source: str) -> None:
@@ -63,57 +106,177 @@ def check_local(source: str) -> None:
         _builtin(rest)
 
 
-def check_folder(folder: Path) -> None:
-    """Checks that a folder holds a configuration and safetensors weights that can be opened.
+def inspect(source: str, access: Access) -> Inspection:
+    """Asks a source what it is, and pins it; blocking.
 
     Raises:
-        SourceError: Naming what is missing or broken.
+        SourceError: If it has not what is asked for, may not be read, or is no model.
+        PlaceAwayError: If it does not answer.
     """
+    scheme, _, rest = source.partition("://")
+    match scheme:
+        case "builtin":
+            return _inspect_folder(source, _builtin(rest), access)
+        case "file":
+            return _inspect_folder(source, Path(rest), access)
+        case "hf":
+            repo, _, revision = rest.partition("@")
+            commit = _hub(repo, revision, access).commit()
+            return _inspect_remote(f"hf://{repo}@{commit}", _hub(repo, commit, access))
+        case "s3" | "gs":
+            location = rest.partition("#")[0]
+            bucket = Bucket(scheme, location, access.door, access.selection)
+            listing = bucket.listing()
+            if is_pinned(source):
+                _accept(source)(listing)
+            return _inspect_remote(f"{scheme}://{location}#{listing.digest}", bucket, listing)
+        case "http" | "https":
+            url, _, pin = source.partition("#")
+            listing = _web(url, pin, access).listing()
+            if pin:
+                _accept(source)(listing)
+            sha256 = access.sha256 or pin.partition("sha256=")[2]
+            pin = f"sha256={sha256}" if sha256 else f"pin={pin_of(listing)}"
+            return Inspection(f"{url}#{pin}", None, listing)
+    raise SourceError(f"unknown kind of source: {scheme}://", param="source")
+
+
+def have(source: str, access: Access, cache: NodeCache, progress: Progress | None = None) -> Have:
+    """Makes a source available on this node and checks that it holds a model; blocking.
+
+    One that is not pinned is pinned first.
+
+    Raises:
+        SourceError: If the source has not what is asked for, or is no servable model.
+        CacheFullError, CorruptError, FetchCancelledError, PlaceAwayError: As the cache does.
+    """
+    scheme, _, rest = source.partition("://")
+    pickle = access.selection.pickle
+    if not is_fetched(source, access):
+        folder = _builtin(rest) if scheme == "builtin" else Path(rest)
+        if scheme not in ("builtin", "file"):
+            raise SourceError(f"unknown kind of source: {scheme}://", param="source")
+        check_folder(folder, pickle=pickle)
+        return Have(folder)
+    lease = cache.ensure(wanted(source, access), progress)
+    try:
+        check_folder(lease.folder, pickle=pickle)
+    except BaseException:
+        lease.release()
+        raise
+    return Have(lease.folder, lease)
+
+
+def resolve(source: str, cache_dir: Path) -> Path:
+    """A source's folder, for callers that keep no lease."""
+    return have(source, Access(), NodeCache(cache_dir)).folder
+
+
+def wanted(source: str, access: Access) -> Wanted:
+    """What the cache shall have for a source; one that is not pinned is pinned now.
+
+    Raises:
+        SourceError, PlaceAwayError: As `inspect` does.
+    """
+    scheme, _, rest = source.partition("://")
+    if scheme == "file":
+        source = f"{source}#{LocalFolder(Path(rest), access.selection).listing().digest}"
+    elif not is_pinned(source):
+        source = inspect(source, access).source
+    return Wanted(
+        key=key_of(source, access),
+        source=source,
+        open_remote=lambda: _open(source, access),
+        selection=access.selection,
+        accept=_accept(source),
+        approve=lambda folder: check_folder(folder, pickle=access.selection.pickle),
+    )
+
+
+def key_of(pinned: str, access: Access) -> str:
+    """The name of a pinned source in the cache: readable, and the same on every node."""
+    selection = access.selection
+    identity = (pinned, access.door.endpoint or "", str(selection.pickle), str(selection.code))
+    digest = hashlib.sha256("\0".join(identity).encode()).hexdigest()[:16]
+    path = pinned.partition("://")[2].partition("#")[0].partition("@")[0]
+    slug = re.sub(r"[^a-z0-9._]+", "-", path.lower()).strip("-._")[-60:].strip("-._")
+    return f"{slug or 'model'}-{digest}"
+
+
+def _open(pinned: str, access: Access) -> Remote:
+    scheme, _, rest = pinned.partition("://")
+    match scheme:
+        case "hf":
+            repo, _, revision = rest.partition("@")
+            return _hub(repo, revision, access)
+        case "s3" | "gs":
+            return Bucket(scheme, rest.partition("#")[0], access.door, access.selection)
+        case "file":
+            return LocalFolder(Path(rest.rpartition("#")[0]), access.selection)
+    url, _, pin = pinned.partition("#")
+    return _web(url, pin, access)
+
+
+def _hub(repo: str, revision: str, access: Access) -> Hub:
+    door = access.door
+    return Hub(repo, revision, access.selection, token=door.token, endpoint=door.endpoint)
+
+
+def _web(url: str, pin: str, access: Access) -> WebArchive:
+    sha256 = access.sha256 or pin.partition("sha256=")[2] or None
+    return WebArchive(url, sha256=sha256, token=access.door.token)
+
+
+def _accept(pinned: str) -> Callable[[Listing], None]:
+    """What refuses a listing that is not the pinned one."""
+    scheme = pinned.partition("://")[0]
+    pin = pinned.rpartition("#")[2]
+
+    def accept(listing: Listing) -> None:
+        if not listing.files:
+            raise FetchError(f"{pinned} has no file of a model", param="source")
+        if scheme == "hf" or pin.startswith("sha256="):
+            return  # the commit, the checksum says it
+        now = f"pin={pin_of(listing)}" if listing.packed else listing.digest
+        if now != pin:
+            raise ChangedError(
+                f"{pinned.rpartition('#')[0]} is not what it was at the deploy",
+                param="source",
+                hint="deploy the model again for what is there now",
+            )
+
+    return accept
+
+
+def _inspect_folder(source: str, folder: Path, access: Access) -> Inspection:
     if not folder.is_dir():
-        raise SourceError(
-            f"{folder} is not a folder", param="source", hint="give an absolute path to the model"
-        )
-    config = folder / "config.json"
-    try:
-        architectures = json.loads(config.read_text("utf-8")).get("architectures")
-    except FileNotFoundError as exc:
-        raise SourceError(f"{folder} has no config.json", param="source") from exc
-    except (OSError, ValueError, AttributeError) as exc:
-        raise SourceError(f"{config} is not readable JSON", param="source") from exc
-    if not architectures:
-        raise SourceError(f"{config} names no architecture", param="source")
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise SourceError(
-            f"{folder} has no *.safetensors weights",
-            param="source",
-            hint="pickled weights are not loaded; convert them to safetensors",
-        )
-    for file in weights:
-        _check_safetensors(file)
+        return Inspection(source, None, None)
+    listing = LocalFolder(folder, access.selection).listing()
+    return Inspection(source, _read_json(folder / "config.json"), listing)
 
 
-def _check_safetensors(file: Path) -> None:
-    """Compares the file's length with what its header promises (safetensors format, version 0)."""
-    size = file.stat().st_size
+def _inspect_remote(source: str, remote: Remote, listing: Listing | None = None) -> Inspection:
+    listing = remote.listing() if listing is None else listing
+    config = next((file for file in listing.files if file.path == "config.json"), None)
+    if config is None:
+        raise FetchError(f"{source} has no config.json", param="source", hint="is it a model?")
+    if config.size > MAX_CONFIG_BYTES:
+        raise FetchError(f"{source}: config.json has {config.size} bytes", param="source")
     try:
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if not 0 < length <= min(size - 8, 100_000_000):
-                raise SourceError(f"{file} has a broken header", param="source")
-            header = json.loads(stream.read(length))
-        end = max(
-            (entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"),
-            default=0,
-        )
-    except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise SourceError(f"{file} has a broken header", param="source") from exc
-    if 8 + length + end != size:
-        raise SourceError(
-            f"{file} is cut: {size} bytes where its header promises {8 + length + end}",
-            param="source",
-            hint="fetch the file again",
-        )
+        fields = json.loads(b"".join(remote.read(config, 0)))
+    except ValueError as exc:
+        raise FetchError(f"{source}: config.json is not readable JSON", param="source") from exc
+    if not isinstance(fields, dict):
+        raise FetchError(f"{source}: config.json is no mapping", param="source")
+    return Inspection(source, fields, listing)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        fields = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return fields if isinstance(fields, dict) else None
 
 
 def _builtin(name: str) -> Path:
@@ -124,36 +287,3 @@ def _builtin(name: str) -> Path:
         raise SourceError(
             f"there is no built-in model {name!r}", param="source", hint=f"built in: {known}"
         ) from None
-
-
-def _fetch_hub(reference: str, cache_dir: Path, wanted: list[str]) -> Path:
-    # Imported late: it takes half a second, and most processes only check a source's name.
-    from huggingface_hub import errors as hub
-    from huggingface_hub import snapshot_download
-
-    repo, _, revision = reference.partition("@")
-    try:
-        return Path(
-            snapshot_download(
-                repo,
-                revision=revision or None,
-                cache_dir=cache_dir / "hub",
-                allow_patterns=wanted,
-            )
-        )
-    except hub.GatedRepoError as exc:
-        raise SourceError(
-            f"hf://{repo} is gated", param="source", hint="accept its licence and set HF_TOKEN"
-        ) from exc
-    except hub.RevisionNotFoundError as exc:
-        raise SourceError(f"hf://{repo} has no revision {revision!r}", param="source") from exc
-    except hub.RepositoryNotFoundError as exc:
-        raise SourceError(
-            f"hf://{repo} does not exist, or needs a token", param="source", hint="set HF_TOKEN"
-        ) from exc
-    except (hub.HfHubHTTPError, OSError, ValueError) as exc:
-        raise SourceError(
-            f"hf://{repo} could not be fetched: {type(exc).__name__}",
-            param="source",
-            hint="check the network and HF_ENDPOINT",
-        ) from exc

@@ -16,10 +16,9 @@ from models.hardware import Hardware, hardware_named
 from models.plan import Plan, Price, Rate
 from models.precision import Precision
 from models.sizing import Ask
-from models.sources import fetch_config
+from models.sources import Access, inspect
 from serving.cli import output
 from serving.cli.output import Format, OutputOption
-from serving.settings import UpSettings
 
 USUAL_CONTEXT = 8192
 
@@ -100,9 +99,14 @@ def _find(model: str, hardware: Hardware) -> _Found:
         PenstockError: If there is none, or its config.json says too little.
     """
     if "://" in model:
-        return _configured(
-            model, load_config(fetch_config(model, UpSettings.load().data_dir / "cache"))
-        )
+        config = inspect(model, Access()).config
+        if config is None:
+            raise BadRequestError(
+                f"{model} tells its config.json only once it is fetched",
+                param="model",
+                hint="`penstock pull` fetches it; then plan its folder",
+            )
+        return _configured(model, config)
     path = Path(model)
     if path.name != model or path.suffix == ".json" or path.is_dir():
         return _configured(model, load_config(path))

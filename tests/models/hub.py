@@ -5,23 +5,38 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+
+from tests.models.faulty import Faults, FaultyHandler, serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+LFS_FROM_BYTES = 1024
+"""Larger files are kept by SHA-256, smaller ones by git's own hash, as on the hub."""
 
 
 @contextmanager
-def hub(repo: str, folder: Path, *, token: str | None = None) -> Iterator[tuple[str, list[str]]]:
-    """Serves `folder` as the one repository `repo`; yields the URL and the list of fetched files.
+def hub(
+    repo: str,
+    folder: Path,
+    *,
+    token: str | None = None,
+    gated: bool = False,
+    faults: Faults | None = None,
+    revisions: frozenset[str | None] = frozenset({None, "main", COMMIT}),
+) -> Iterator[tuple[str, Faults]]:
+    """Serves `folder` as the one repository `repo`; yields the URL and what was asked.
 
     Args:
-        token: The bearer token that a gated repository asks for.
+        repo: As `org/name`.
+        folder: The content, at each of `revisions`.
+        token: The bearer token that is asked for: for all, or only for files where `gated`.
+        gated: Who has no token sees the repository's description.
+        faults: What goes wrong.
+        revisions: Names of the one commit; others are not there.
     """
-    fetched: list[str] = []
+    faults = faults or Faults()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(FaultyHandler):
         def do_HEAD(self) -> None:
             self._serve(with_body=False)
 
@@ -30,57 +45,59 @@ def hub(repo: str, folder: Path, *, token: str | None = None) -> Iterator[tuple[
 
         def _serve(self, *, with_body: bool) -> None:
             path = self.path.split("?")[0]
-            if token is not None and self.headers.get("Authorization") != f"Bearer {token}":
-                self._error(403, "GatedRepo")
-            elif match := re.fullmatch(rf"/api/models/{repo}(?:/revision/([^/]+))?", path):
-                if match[1] in (None, "main", COMMIT):
-                    self._answer(self._info(), {"Content-Type": "application/json"}, with_body)
+            given = self.headers.get("Authorization")
+            if given is not None and given != f"Bearer {token}":
+                self._error(401, "")
+            elif match := re.fullmatch(rf"/api/models/{repo}(?:/revision/(.+))?", path):
+                if token is not None and given is None and not gated:
+                    self._error(401, "")
+                elif match[1] in revisions:
+                    self.plain(200, self._info(), {"Content-Type": "application/json"},
+                               with_body=with_body)  # fmt: skip
                 else:
                     self._error(404, "RevisionNotFound")
-            elif match := re.fullmatch(rf"/api/models/{repo}/tree/[^/]+", path):
-                tree = [
-                    {"type": "file", "path": f.name, "size": f.stat().st_size, "oid": "0" * 40}
-                    for f in sorted(folder.iterdir())
-                ]
-                body = json.dumps(tree).encode()
-                self._answer(body, {"Content-Type": "application/json"}, with_body)
-            elif match := re.fullmatch(rf"/{repo}/resolve/[^/]+/(.+)", path):
-                content = (folder / match[1]).read_bytes()
-                if with_body:
-                    fetched.append(match[1])
-                etag = hashlib.sha1(content, usedforsecurity=False).hexdigest()
-                headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT}
-                self._answer(content, headers, with_body)
+            elif match := re.fullmatch(rf"/{repo}/resolve/([^/]+)/(.+)", path):
+                if token is not None and given is None:
+                    self._error(401, "GatedRepo")
+                elif match[1] not in revisions:
+                    self._error(404, "RevisionNotFound")
+                elif not (folder / match[2]).is_file():
+                    self._error(404, "EntryNotFound")
+                else:
+                    content = (folder / match[2]).read_bytes()
+                    headers = {"ETag": f'"{_etag(content)}"', "X-Repo-Commit": COMMIT}
+                    self.content(content, headers, with_body=with_body)
             else:
                 self._error(404, "RepoNotFound")
 
         def _info(self) -> bytes:
-            files = [{"rfilename": file.name} for file in sorted(folder.iterdir())]
+            files = []
+            for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+                content = file.read_bytes()
+                entry: dict[str, object] = {
+                    "rfilename": file.relative_to(folder).as_posix(),
+                    "size": len(content),
+                    "blobId": _git(content),
+                }
+                if len(content) >= LFS_FROM_BYTES:
+                    digest = hashlib.sha256(content).hexdigest()
+                    entry["lfs"] = {"sha256": digest, "size": len(content), "pointerSize": 134}
+                files.append(entry)
             return json.dumps({"id": repo, "sha": COMMIT, "siblings": files}).encode()
 
-        def _answer(self, body: bytes, headers: dict[str, str], with_body: bool) -> None:
-            self.send_response(200)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if with_body:
-                self.wfile.write(body)
-
         def _error(self, status: int, code: str) -> None:
-            self.send_response(status)
-            self.send_header("X-Error-Code", code)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            headers = {"X-Error-Code": code} if code else {}
+            self.plain(status, b"", headers, with_body=False)
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
+    with serving(Handler, faults) as url:
+        yield url, faults
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", fetched
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+
+def _git(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def _etag(content: bytes) -> str:
+    if len(content) < LFS_FROM_BYTES:
+        return _git(content)
+    return hashlib.sha256(content).hexdigest()
