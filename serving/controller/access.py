@@ -68,6 +68,10 @@ ROUTES: dict[tuple[str, str], Permission] = {
     ("POST", "/admin/v1/prices/gpus"): Permission.PRICES,
     ("DELETE", "/admin/v1/prices/{price_id}"): Permission.PRICES,
     ("GET", "/admin/v1/audit"): Permission.AUDIT,
+    ("GET", "/admin/v1/usage"): Permission.READ_USAGE,
+    ("GET", "/admin/v1/usage/export"): Permission.READ_USAGE,
+    ("GET", "/admin/v1/usage/reconcile"): Permission.READ_USAGE,
+    ("GET", "/v1/organization/usage/completions"): Permission.READ_USAGE,
 }
 
 

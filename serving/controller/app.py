@@ -22,7 +22,7 @@ import uvicorn
 from fastapi import Depends, FastAPI, Response
 
 from models.errors import BadRequestError, ConflictError, PenstockError
-from serving.controller import admin, internal, rule_api, tenant_api
+from serving.controller import admin, internal, rule_api, tenant_api, usage_api
 from serving.controller.context import Controller, controller_of
 from serving.controller.events import EventLog
 from serving.controller.http import install_error_handlers
@@ -35,6 +35,7 @@ from serving.controller.store import Store
 from serving.controller.telemetry import Telemetry
 from serving.controller.trace_log import TraceLog
 from serving.controller.traces import Trace
+from serving.controller.usage_keeper import UsageKeeper
 from serving.controller.views import our_version
 from serving.logs import configure, get_logger
 from serving.settings import ControllerSettings
@@ -67,7 +68,10 @@ def create_app(
     app.include_router(admin.router)
     app.include_router(tenant_api.router)
     app.include_router(rule_api.router)
+    app.include_router(usage_api.admin)
+    app.include_router(usage_api.organization)
     app.include_router(internal.router)
+    app.include_router(usage_api.internal)
     app.get("/health", include_in_schema=False)(health)
     app.get("/metrics", include_in_schema=False)(metrics)
     return app
@@ -145,12 +149,22 @@ async def _spans(settings: ControllerSettings) -> AsyncIterator[Callable[[Trace]
         await asyncio.to_thread(sender.close)
 
 
+def _usage_keeper(controller: Controller) -> UsageKeeper:
+    return UsageKeeper(
+        controller.store,
+        controller.usage,
+        controller.settings.usage_retention_days,
+        controller.telemetry.registry,
+    )
+
+
 @asynccontextmanager
 async def _database_tasks(controller: Controller, starts: TraceLog) -> AsyncIterator[None]:
     """Writes events and reads keys meanwhile; lets the last query end before the store closes."""
     stop = asyncio.Event()
     tasks = [
         _spawn(controller, controller.events.run(stop)),
+        _spawn(controller, _usage_keeper(controller).run(stop)),
         _spawn(controller, controller.identities.run(stop)),
         _spawn(controller, starts.run(stop)),
     ]

@@ -10,6 +10,7 @@ from serving.controller.loop import ControlLoop
 from serving.controller.registry import Registry
 from serving.controller.store import Store
 from serving.controller.telemetry import Telemetry
+from serving.controller.usage_store import UsageStore
 from serving.settings import ControllerSettings
 
 
@@ -28,6 +29,11 @@ class Controller:
     """Long polls are answered at once: the process is about to end."""
     broken: bool = False
     """A background task died: the process has to be restarted."""
+
+    @property
+    def usage(self) -> UsageStore:
+        """What tenants used."""
+        return UsageStore(self.store, self.settings.unknown_usage)
 
     def close_polls(self) -> None:
         """Answers all long polls, now and from now on: the process is about to end."""

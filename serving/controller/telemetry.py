@@ -15,11 +15,11 @@ class Telemetry:
     """The metrics of one controller."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        self._engines = ENGINES.gauge(self._registry)
-        self._wanted = ENGINES_WANTED.gauge(self._registry)
-        self._hosts = HOSTS.gauge(self._registry)
-        self._cold_start = COLD_START.histogram(self._registry)
+        self.registry = CollectorRegistry()
+        self._engines = ENGINES.gauge(self.registry)
+        self._wanted = ENGINES_WANTED.gauge(self.registry)
+        self._hosts = HOSTS.gauge(self.registry)
+        self._cold_start = COLD_START.histogram(self.registry)
 
     def observe_start(self, engine: Engine) -> None:
         """Records how long each phase of a start took; once an engine is routed."""
@@ -47,4 +47,4 @@ class Telemetry:
             free = sum(host.is_free for host in hosts)
             self._hosts.labels(pool, "free").set(free)
             self._hosts.labels(pool, "bound").set(len(hosts) - free)
-        return generate_latest(self._registry)
+        return generate_latest(self.registry)

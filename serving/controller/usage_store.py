@@ -1,0 +1,188 @@
+"""Rows of usage and attempts: stored once each however often they come, and summed by the hour."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import Table, and_, delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
+from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from serving.controller.store import Store
+from serving.controller.usage_rules import NOTHING, TokenCounts, UnknownRule, usage_of
+from serving.controller.usage_tables import ATTEMPTS, ENGINE_TOTALS, USAGE, USAGE_HOURS
+from serving.metered import AttemptBatch, UsageRow, UsageStatus
+
+RESOLVED_AT_ONCE = 500
+PRUNED_AT_ONCE = 5000
+
+HOUR_KEY = ("hour", "org_id", "project_id", "key_id", "model", "tier")
+
+HourKey = tuple[int, str, str, str, str, str]
+
+
+@dataclass(slots=True)
+class Sums:
+    """What is added to one row of USAGE_HOURS; the fields are its columns."""
+
+    requests: int = 0
+    unknown: int = 0
+    prompt: int = 0
+    cached: int = 0
+    completion: int = 0
+    reasoning: int = 0
+    engine_s: float = 0.0
+
+    def add_tokens(self, tokens: TokenCounts) -> None:
+        """Adds tokens alone."""
+        self.prompt += tokens.prompt
+        self.cached += tokens.cached
+        self.completion += tokens.completion
+        self.reasoning += tokens.reasoning
+
+
+class UsageStore:
+    """Writes what gateways and hosts tell; every method may raise DatabaseError.
+
+    Args:
+        store: Gives the transactions.
+        rule: What becomes of requests of which nobody knows how much was delivered.
+    """
+
+    def __init__(self, store: Store, rule: UnknownRule) -> None:
+        self._store = store
+        self._rule: UnknownRule = rule
+
+    async def add_usage(self, rows: Sequence[UsageRow], now: float) -> int:
+        """Stores rows; those that are known already change nothing. Returns how many were new."""
+        by_id = {row.usage_id: row for row in rows}
+        if not by_id:
+            return 0
+        values = [self._values(row, now) for row in by_id.values()]
+        async with self._store.transaction() as db:
+            statement = _insert(db, USAGE).on_conflict_do_nothing().returning(USAGE.c.usage_id)
+            new = [by_id[usage_id] for usage_id in (await db.execute(statement, values)).scalars()]
+            sums: dict[HourKey, Sums] = {}
+            for row in new:
+                one = sums.setdefault(hour_key(row), Sums())
+                one.requests += 1
+                one.unknown += row.status is UsageStatus.UNKNOWN
+                one.engine_s += row.duration_s if row.attempts else 0.0
+                one.add_tokens(_told(row))
+            await _add_sums(db, sums)
+        return len(new)
+
+    async def add_attempts(self, batch: AttemptBatch, now: float) -> int:
+        """Stores attempts of one engine and its totals; returns how many were new."""
+        by_id = {row.attempt_id: row for row in batch.rows}
+        async with self._store.transaction() as db:
+            new = 0
+            if by_id:
+                statement = _insert(db, ATTEMPTS).on_conflict_do_nothing()
+                values = [
+                    {
+                        **row.model_dump(mode="json"),
+                        "usage_id": row.usage_id,
+                        "engine_id": batch.engine_id,
+                        "stored_at": now,
+                    }
+                    for row in by_id.values()
+                ]
+                result = await db.execute(statement.returning(ATTEMPTS.c.attempt_id), values)
+                new = len(result.all())
+            totals = {
+                **batch.totals.model_dump(), "engine_id": batch.engine_id, "final": batch.final,
+                "stored_at": now,
+            }  # fmt: skip
+            upsert = _insert(db, ENGINE_TOTALS).values(totals)
+            await db.execute(
+                upsert.on_conflict_do_update(index_elements=["engine_id"], set_=totals)
+            )
+        return new
+
+    async def resolve(self) -> int:
+        """Fills in the tokens that recorders have told by now; returns of how many requests."""
+        async with self._store.transaction() as db:
+            last = and_(ATTEMPTS.c.attempt_id == USAGE.c.attempt_id, ~USAGE.c.known)
+            columns = [ATTEMPTS.c[field.name].label(f"a_{field.name}") for field in _TOKENS]
+            query = select(USAGE, *columns).join(ATTEMPTS, last).limit(RESOLVED_AT_ONCE)
+            waiting = (await db.execute(query)).all()
+        # Read and written in two transactions: SQLite cannot turn a reader into a writer while
+        # another writes. Only who changes the row adds it to the sums.
+        sums: dict[HourKey, Sums] = {}
+        async with self._store.transaction() as db:
+            resolved = 0
+            for row in waiting:
+                told = TokenCounts(row.a_prompt, row.a_cached, row.a_completion, row.a_reasoning)
+                tokens = usage_of(UsageStatus(row.status), row.delivered, told, self._rule)
+                mine = and_(USAGE.c.usage_id == row.usage_id, ~USAGE.c.known)
+                values = {field.name: getattr(tokens, field.name) for field in _TOKENS}
+                result = await db.execute(update(USAGE).where(mine).values(known=True, **values))
+                if result.rowcount == 1:
+                    resolved += 1
+                    sums.setdefault(hour_key(row), Sums()).add_tokens(tokens)
+            await _add_sums(db, sums)
+        return resolved
+
+    async def prune(self, before: float) -> int:
+        """Deletes rows and attempts stored before this Unix time; the hours' sums stay.
+
+        Returns how many were deleted: at most PRUNED_AT_ONCE of each kind.
+        """
+        deleted = 0
+        for table, key in ((USAGE, USAGE.c.usage_id), (ATTEMPTS, ATTEMPTS.c.attempt_id),
+                           (ENGINE_TOTALS, ENGINE_TOTALS.c.engine_id)):  # fmt: skip
+            oldest = select(key).where(table.c.stored_at < before).limit(PRUNED_AT_ONCE)
+            async with self._store.transaction() as db:
+                result = await db.execute(delete(table).where(key.in_(oldest.scalar_subquery())))
+                deleted += result.rowcount
+        return deleted
+
+    def _values(self, row: UsageRow, now: float) -> dict[str, object]:
+        values = row.model_dump()
+        values["status"] = row.status.value
+        values["attempt_id"] = f"{row.usage_id}-{row.attempts}"
+        values["stored_at"] = now
+        if row.status is UsageStatus.UNKNOWN and self._rule == "forgive":
+            values["known"] = True
+        return values
+
+
+_TOKENS = fields(TokenCounts)
+
+
+def hour_key(row: Any) -> HourKey:
+    """Where a row of usage is summed up; of a UsageRow, or of a row of the table."""
+    hour = int(row.at // 3600)
+    return (hour, row.org_id, row.project_id, row.key_id, row.model, row.tier)
+
+
+def _told(row: UsageRow) -> TokenCounts:
+    if not row.known:
+        return NOTHING
+    return TokenCounts(row.prompt, row.cached, row.completion, row.reasoning)
+
+
+async def _add_sums(db: AsyncConnection, sums: Mapping[HourKey, Sums]) -> None:
+    if not sums:
+        return
+    statement = _insert(db, USAGE_HOURS)
+    names = [field.name for field in fields(Sums)]
+    added = {name: USAGE_HOURS.c[name] + statement.excluded[name] for name in names}
+    statement = statement.on_conflict_do_update(index_elements=HOUR_KEY, set_=added)
+    # In one order everywhere, so that two controllers cannot wait for each other.
+    await db.execute(
+        statement,
+        [
+            dict(zip(HOUR_KEY, key, strict=True)) | {name: getattr(one, name) for name in names}
+            for key, one in sorted(sums.items())
+        ],
+    )
+
+
+def _insert(db: AsyncConnection, table: Table) -> SqliteInsert | PostgresInsert:
+    if db.dialect.name == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)
