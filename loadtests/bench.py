@@ -19,6 +19,7 @@ from loadtests import capacity, versus
 from loadtests.client import Client, ServerError
 from loadtests.execute import Server, execute, prepare, recording, unix_time
 from loadtests.flags import parse, profile_from
+from loadtests.gauges import DEFAULT, Watch
 from loadtests.html_report import capacity_to_html, comparison_to_html, to_html
 from loadtests.measure import Outcome
 from loadtests.profile import Profile, ProfileError
@@ -38,6 +39,10 @@ class Progress:
         self._done = self._failed = self._tokens = 0
         self._started_s = self._told_s = time.monotonic()
 
+    def warn(self, said: str) -> None:
+        """Says something that does not spoil the run."""
+        self._console.print(f"warning: {said}")
+
     def __call__(self, outcome: Outcome) -> None:
         """Counts one more outcome."""
         self._done += outcome.ok
@@ -53,7 +58,9 @@ class Progress:
             )
 
 
-async def measure(server: Server, profile: Profile, progress: Progress) -> Report:
+async def measure(
+    server: Server, profile: Profile, progress: Progress, parsed: argparse.Namespace
+) -> Report:
     """Runs a profile once against a server.
 
     Raises:
@@ -63,8 +70,12 @@ async def measure(server: Server, profile: Profile, progress: Progress) -> Repor
     """
     async with Client(server.url, server.api_key, profile.timeout_s) as client:
         prepared = await prepare(client, server.model, profile)
-        run = await execute(prepared, profile, seed=profile.seed, on_outcome=progress)
-    return Report(client.base_url, prepared.target.model, profile, run, unix_time(run))
+        model = prepared.target.model
+        with Watch(parsed.watch, parsed.watch_metric or DEFAULT, model) as watch:
+            run = await execute(prepared, profile, seed=profile.seed, on_outcome=progress)
+    if watch.complaint is not None:
+        progress.warn(watch.complaint)
+    return Report(client.base_url, model, profile, run, unix_time(run), watch.watched())
 
 
 def show(report: Report, console: Console) -> None:
@@ -101,7 +112,7 @@ def emit(data: bytes) -> None:
 
 def bench(server: Server, profile: Profile, parsed: argparse.Namespace, errors: Console) -> int:
     """One run, its reports and its verdict."""
-    report = uvloop.run(measure(server, profile, Progress(errors)))
+    report = uvloop.run(measure(server, profile, Progress(errors), parsed))
     files = [
         (parsed.save_json, to_json(report, details=parsed.details)),
         (parsed.save_html, to_html(report)),

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from loadtests.gauges import DEFAULT
 from loadtests.profile import Profile, fields_of, read
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -69,6 +70,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
     told = parser.add_argument_group("what is told")
     add = told.add_argument
+    add("--watch", action="append", metavar="URL", default=_listed("PENSTOCK_METRICS_URL"),
+        help="metrics to draw over the run; default: PENSTOCK_METRICS_URL")  # fmt: skip
+    add("--watch-metric", action="append", metavar="NAME", help="default: " + ", ".join(DEFAULT))
     add("--goodput", metavar="SLO", help="what each request is promised: ttft=2,tpot=0.1 (s)")
     add("--fail-if", action="append", metavar="GATE", help="as 'ttft_p99>2'; several at will")
     add("--output", choices=("table", "json"), default="table")
@@ -78,6 +82,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--save-junit", type=Path, metavar="FILE")
     add("--save-trace", type=Path, metavar="FILE", help="what was sent, to be replayed")
     return parser.parse_args(argv)
+
+
+def _listed(variable: str) -> list[str]:
+    return [value] if (value := os.environ.get(variable)) else []
 
 
 def profile_from(parsed: argparse.Namespace) -> Profile:

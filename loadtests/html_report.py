@@ -8,6 +8,7 @@ import yaml
 from loadtests import page, series
 from loadtests.charts import Mark, Row, Spot, area, curve, histogram, in_unit, intervals
 from loadtests.compare import Compared, Comparison
+from loadtests.gauges import Watched
 from loadtests.measure import Outcome
 from loadtests.profile import Profile
 from loadtests.report import Report
@@ -22,8 +23,8 @@ ABOUT = {
 }
 
 
-def to_html(report: Report) -> bytes:
-    """The page of a run."""
+def to_html(report: Report, *, refresh_s: int | None = None) -> bytes:
+    """The page of a run; one that still goes on is loaded anew each `refresh_s`."""
     summary = report.summary()
     run = report.run
     started = datetime.fromtimestamp(report.started_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
@@ -36,6 +37,7 @@ def to_html(report: Report) -> bytes:
     if run.outcomes:
         flying = series.in_flight(run.outcomes, run.started_s, run.duration_s)
         rate = series.output_rate(run.outcomes, run.started_s, run.duration_s)
+        seen = [_gauge(each, run.started_s) for each in report.watched]
         over_time = page.charts(
             page.figure(
                 "Output", area("Output", rate, SINCE, "tokens/s"), "Tokens when they arrived."
@@ -44,6 +46,7 @@ def to_html(report: Report) -> bytes:
                 "In flight", area("In flight", flying, SINCE, "requests"),
                 "Requests at work: sent and not yet ended.",
             ),
+            *seen,
         )  # fmt: skip
         parts.append(page.section("Over time", over_time))
     parts += [
@@ -51,8 +54,15 @@ def to_html(report: Report) -> bytes:
         page.section("Kinds of requests", _kinds(report.kinds())),
         _profile(report.profile),
     ]
-    return page.document(
-        f"Load test of {report.model}", f"{report.url}, {started}, {run.duration_s:.1f} s", parts
+    about = f"{report.url}, {started}, {run.duration_s:.1f} s"
+    return page.document(f"Load test of {report.model}", about, parts, refresh_s=refresh_s)
+
+
+def _gauge(watched: Watched, started_s: float) -> str:
+    title = "Engines" if watched.name.startswith("penstock_engines") else watched.name
+    points = [(max(0.0, at_s - started_s), value) for at_s, value in watched.points]
+    return page.figure(
+        title, area(title, points, SINCE, ""), f"{watched.name}, by the server's own metrics."
     )
 
 

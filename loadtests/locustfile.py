@@ -16,11 +16,12 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
+from loadtests import webui
 from loadtests.blocking import BlockingClient
 from loadtests.client import ServerError
-from loadtests.execute import learn_server
+from loadtests.execute import learn_server, unix_time
 from loadtests.profile import Closed, Profile, ProfileError, fields_of, read
-from loadtests.report import lines, tripped
+from loadtests.report import Report, lines, tripped
 from loadtests.summary import summarize
 from loadtests.tally import Packed, Tally
 from loadtests.users import Dispatcher, ProfileUser, Scene
@@ -83,6 +84,14 @@ def profile_of(environment: Environment) -> Profile:
     return read(fields_of(options.load_profile if options is not None else "smoke"))
 
 
+def report_of(environment: Environment) -> Report:
+    """What has been measured by now."""
+    run = webui.run_of(list(environment.tally.outcomes))
+    options = environment.parsed_options
+    model = (options.model if options is not None else "") or "the first model"
+    return Report(environment.host or "", model, profile_of(environment), run, unix_time(run))
+
+
 @events.init.add_listener
 def choose_users(environment: Environment, **_: object) -> None:
     """Lets only the users run that the profile's load asks for, and gathers what workers count."""
@@ -102,6 +111,7 @@ def choose_users(environment: Environment, **_: object) -> None:
         del client_id
         environment.tally.take_over(data.get("penstock", ()))
 
+    webui.install(environment, lambda: report_of(environment))
     if isinstance(environment.runner, WorkerRunner):
         environment.events.report_to_master.add_listener(hand_over)
     elif isinstance(environment.runner, MasterRunner):

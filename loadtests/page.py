@@ -10,15 +10,18 @@ STYLE = Path(__file__).with_name("page.css")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def document(title: str, under: str, parts: Iterable[str]) -> bytes:
-    """A whole page; `parts` are HTML."""
+def document(
+    title: str, under: str, parts: Iterable[str], *, refresh_s: int | None = None
+) -> bytes:
+    """A whole page; `parts` are HTML. It is loaded anew each `refresh_s` where that is given."""
+    again = "" if refresh_s is None else f'<meta http-equiv="refresh" content="{refresh_s}">'
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
+<link rel="icon" href="data:,">{again}
 <title>{escape(title)}</title>
 <style>
 {STYLE.read_text()}</style>

@@ -8,6 +8,7 @@ from xml.etree import ElementTree as ET
 import orjson
 from rich.table import Table
 
+from loadtests.gauges import Watched
 from loadtests.measure import Outcome
 from loadtests.profile import Closed, Open, Profile
 from loadtests.runner import Run
@@ -24,6 +25,8 @@ class Report:
     run: Run
     started_at: float
     """Unix seconds."""
+    watched: tuple[Watched, ...] = ()
+    """Gauges of the server during the run, where they were asked for."""
 
     def summary(self) -> Summary:
         """The figures of the whole run."""
@@ -92,6 +95,10 @@ def to_json(report: Report, *, details: bool = False) -> bytes:
         "profile": report.profile.model_dump(mode="json"),
         "started_at": datetime.fromtimestamp(report.started_at, UTC).isoformat(),
         **_ours(summary),
+        "watched": {
+            each.name: [(at_s - report.run.started_s, value) for at_s, value in each.points]
+            for each in report.watched
+        },
         "kinds": {name: _ours(part) for name, part in report.kinds().items()},
     }
     return orjson.dumps(fields, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)

@@ -1,11 +1,15 @@
 """`penstock bench`: hands over to the load tests, which know nothing of the platform."""
 
+import os
 from typing import Annotated
 
 import typer
 
 from serving.cli.handover import hand_over
-from serving.settings import ClientSettings
+from serving.cli.platform import Layout, read_state
+from serving.settings import ClientSettings, UpSettings
+
+METRICS_URL = "PENSTOCK_METRICS_URL"
 
 
 def bench(
@@ -16,4 +20,16 @@ def bench(
     """Load test an OpenAI-compatible endpoint: by default the platform that PENSTOCK_URL names,
     with PENSTOCK_API_KEY. `penstock bench --help` lists the flags.
     """
-    hand_over("loadtests.bench", arguments or (), PENSTOCK_URL=ClientSettings.load().url)
+    url = ClientSettings.load().url
+    settings = {"PENSTOCK_URL": url}
+    if METRICS_URL not in os.environ and (page := _metrics_of(url)) is not None:
+        settings[METRICS_URL] = page
+    hand_over("loadtests.bench", arguments or (), **settings)
+
+
+def _metrics_of(url: str) -> str | None:
+    """The controller's page of metrics, if the platform at the URL is the one of this folder."""
+    state = read_state(Layout.of(UpSettings.load().data_dir))
+    if state is None or state.url != url.rstrip("/") or "controller" not in state.ports:
+        return None
+    return f"http://127.0.0.1:{state.ports['controller']}/metrics"

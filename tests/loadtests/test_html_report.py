@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from loadtests.compare import compare
+from loadtests.gauges import Watched
 from loadtests.html_report import capacity_to_html, comparison_to_html, to_html
 from loadtests.measure import Failure, Outcome
 from loadtests.profile import Profile, read
@@ -55,7 +56,8 @@ def outcomes(slower: float = 1.0, seed: int = 0) -> list[Outcome]:
 def run_page() -> bytes:
     profile = read({"slo": {"ttft_s": 0.05}})
     run = Run(50.0, 60.5, tuple(outcomes()))
-    return to_html(Report("http://x", "m <b>", profile, run, started_at=0.0))
+    engines = Watched('penstock_engines{phase="ready"}', ((50.1, 0.0), (55.0, 2.0), (60.4, 1.0)))
+    return to_html(Report("http://x", "m <b>", profile, run, started_at=0.0, watched=(engines,)))
 
 
 def comparison_page() -> bytes:
@@ -90,7 +92,16 @@ def test_run_page_tells_figures_errors_and_kinds_with_words_of_the_server_escape
     page = run_page().decode()
     assert "Load test of m &lt;b&gt;" in page
     assert "&lt;script&gt;alert" in page
-    for said in ("malformed", "SLO kept by", "noisy", "TTFT", "send lag", "TPOT", "In flight"):
+    for said in (
+        "malformed",
+        "SLO kept by",
+        "noisy",
+        "TTFT",
+        "send lag",
+        "TPOT",
+        "In flight",
+        "Engines",
+    ):
         assert said in page
 
 
@@ -113,7 +124,7 @@ def test_comparison_page_says_which_is_better() -> None:
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH (Debian: apt install chromium)")
 @pytest.mark.parametrize(
     ("name", "charts", "width"),
-    [("run", 4, 1200), ("run", 4, 500), ("comparison", 1, 1200), ("capacity", 2, 1200)],
+    [("run", 5, 1200), ("run", 5, 500), ("comparison", 1, 1200), ("capacity", 2, 1200)],
 )
 def test_browser_draws_all_charts_without_an_error(
     name: str, charts: int, width: int, tmp_path: Path

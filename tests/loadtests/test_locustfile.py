@@ -2,14 +2,20 @@
 
 import json
 import re
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
+import httpx
 import pytest
 
 import loadtests
+
+ResultT = TypeVar("ResultT")
 
 LOCUSTFILE = str(Path(loadtests.__file__).with_name("locustfile.py"))
 
@@ -75,3 +81,47 @@ def test_what_cannot_be_run_is_said_in_a_line(
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert done.returncode == code
+
+
+def test_web_ui_shows_our_table_and_charts(url: str) -> None:
+    command = [
+        sys.executable, "-m", "locust", "-f", LOCUSTFILE, "--host", url, "--api-key", "t",
+        "--load-profile", "agent", "-u", "2", "-r", "99", "--autostart",
+        "--web-host", "127.0.0.1", "--web-port", str(free_port()),
+    ]  # fmt: skip
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        try:
+            web = f"http://127.0.0.1:{command[-1]}"
+            times = until(lambda: httpx.get(web + "/stats/requests").json()["extended_stats"])
+            assert times[0]["key"] == "times"
+            row = until(lambda: _row(web))
+            assert row["name"] == "agent"
+            assert row["completed"] > 0
+            assert row["ttft50"] > 0
+            page = httpx.get(web + "/times").text
+            assert page.count("<svg") == 4
+            assert '"key": "times"' in httpx.get(web).text
+        finally:
+            process.terminate()
+
+
+def _row(web: str) -> dict[str, Any]:
+    rows = httpx.get(web + "/stats/requests").json()["extended_stats"][0]["data"]
+    return dict(rows[0]) if rows and rows[0]["completed"] else {}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def until(ask: Callable[[], ResultT]) -> ResultT:
+    deadline_s = time.monotonic() + 30
+    while time.monotonic() < deadline_s:
+        try:
+            if answer := ask():
+                return answer
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.05)
+    raise AssertionError("it takes too long")
