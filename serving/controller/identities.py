@@ -97,6 +97,10 @@ class Identities:
         """
         return self._index.authenticate(key, at)
 
+    def keys(self) -> list[KeyRecord]:
+        """All keys."""
+        return [thing for thing in self._things.values() if isinstance(thing, KeyRecord)]
+
     def limits(self) -> dict[str, LimitRecord]:
         """All limits by their id."""
         return {t.limit_id: t for t in self._things.values() if isinstance(t, LimitRecord)}

@@ -6,9 +6,11 @@ from itertools import pairwise
 
 from prometheus_client import CollectorRegistry, generate_latest
 
+from serving.controller.federation import Federation
 from serving.controller.observed import Engine, Fleet
+from serving.controller.state_metrics import StateMetrics
 from serving.controller.traces import PHASE_ORDER, Trace
-from serving.metrics import COLD_START, ENGINES, ENGINES_WANTED, HOSTS
+from serving.metrics import COLD_START, COLD_START_WHOLE, ENGINES, ENGINES_WANTED, HOSTS
 
 
 class Telemetry:
@@ -20,6 +22,9 @@ class Telemetry:
         self._wanted = ENGINES_WANTED.gauge(self.registry)
         self._hosts = HOSTS.gauge(self.registry)
         self._cold_start = COLD_START.histogram(self.registry)
+        self._cold_start_whole = COLD_START_WHOLE.histogram(self.registry)
+        self.states = StateMetrics(self.registry)
+        self.federation = Federation(self.registry)
 
     def observe_start(self, engine: Engine) -> None:
         """Records how long each phase of a start took; once an engine is routed."""
@@ -31,6 +36,8 @@ class Telemetry:
         """Records the last phase of a start, which its gateway tells."""
         (_, routed_at), (phase, at) = trace.ordered()[-2:]
         self._cold_start.labels(trace.model, phase).observe(max(0.0, at - routed_at))
+        (_, began_at) = trace.ordered()[0]
+        self._cold_start_whole.labels(trace.model).observe(max(0.0, at - began_at))
 
     def render(self, fleet: Fleet, wanted: Mapping[str, int], pools: Iterable[str]) -> bytes:
         """All metrics in Prometheus' text format."""

@@ -123,7 +123,7 @@ class Proxy:
                 visit.status = CLIENT_LEFT
                 raise
         except PenstockError as error:
-            visit.status, visit.code = error.status, error.code
+            visit.status, visit.code = error.status, error.code or error.type
             raise
         except asyncio.CancelledError:
             # The server's, when the drain time is over: a tenant's leaving is a TenantLeftError.

@@ -3,7 +3,7 @@
 import time
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.openmetrics import exposition
+from prometheus_client.openmetrics.exposition import generate_latest as generate_open_metrics
 
 from serving import metrics
 from serving.gateway.lane import Lane
@@ -37,7 +37,8 @@ class GatewayMetrics:
         for lane in lanes:
             self._read(lane)
         if open_metrics:
-            return exposition.generate_latest(self._registry)
+            text: bytes = generate_open_metrics(self._registry)  # type: ignore[no-untyped-call]
+            return text
         return generate_latest(self._registry)
 
     def _read(self, lane: Lane) -> None:

@@ -1,0 +1,61 @@
+"""Metrics of how things stand at the controller, read when they are scraped."""
+
+import time
+from collections.abc import Iterable, Mapping
+
+from prometheus_client import CollectorRegistry
+
+from autoscaler.snapshot import Decision
+from serving import metrics
+from serving.controller.binder import Life
+from serving.controller.observed import Fleet
+from serving.identities import KeyRecord
+from serving.protocol import ModelState
+
+
+class StateMetrics:
+    """States of models, the autoscaler's last word on each, accelerators, the ends of keys."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._states = metrics.MODEL_STATE.gauge(registry)
+        self._decisions = metrics.DECISION.gauge(registry)
+        self._unschedulable = metrics.UNSCHEDULABLE.gauge(registry)
+        self._accelerators = metrics.ACCELERATORS.gauge(registry)
+        self._key_expiry = metrics.KEY_EXPIRY.gauge(registry)
+
+    def read_models(
+        self,
+        fleet: Fleet,
+        states: Mapping[str, ModelState],
+        decisions: Mapping[str, Decision],
+    ) -> None:
+        """Takes over how the deployed models stand."""
+        for gauge in (self._states, self._decisions, self._unschedulable):
+            gauge.clear()
+        for model, state in states.items():
+            self._states.labels(model, state).set(1)
+        for model, decision in decisions.items():
+            self._decisions.labels(model, decision.reason).set(1)
+            have = sum(engine.life is not Life.DEAD for engine in fleet.bound(model))
+            self._unschedulable.labels(model).set(max(0, decision.target - have))
+
+    def read_hosts(self, fleet: Fleet, pools: Iterable[str]) -> None:
+        """Takes over which accelerators work."""
+        self._accelerators.clear()
+        for pool in pools:
+            bound = free = 0
+            for host in (host for host in fleet if host.pool == pool):
+                number = max(1, len(host.registration.accelerators))
+                bound, free = (bound, free + number) if host.is_free else (bound + number, free)
+            self._accelerators.labels(pool, "bound").set(bound)
+            self._accelerators.labels(pool, "free").set(free)
+
+    def read_keys(self, keys: Iterable[KeyRecord]) -> None:
+        """Takes over when the next key of each role ends; keys without an end are left out."""
+        self._key_expiry.clear()
+        now, ends = time.time(), dict[str, float]()
+        for key in keys:
+            if key.expires_at is not None and key.expires_at > now:
+                ends[key.role] = min(key.expires_at, ends.get(key.role, key.expires_at))
+        for role, at in ends.items():
+            self._key_expiry.labels(role).set(at)
