@@ -1,6 +1,6 @@
 """What the policy sees of a model at one moment, and what it answers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from autoscaler.capacity import Capacity
@@ -73,6 +73,16 @@ class Memory:
     judged: float = 0.0  # requests that the window's length was learned from, fading
     refused_at_s: float | None = None  # since when capacity is short, or was last asked for
     backoff_s: float = 0.0  # how long until it is asked for again
+
+    def shifted(self, by_s: float) -> "Memory":
+        """The same on a clock that shows `by_s` more."""
+        return replace(
+            self,
+            busy_at_s=self.busy_at_s + by_s,
+            at_s=None if self.at_s is None else self.at_s + by_s,
+            peaks=tuple((at_s + by_s, needed) for at_s, needed in self.peaks),
+            refused_at_s=None if self.refused_at_s is None else self.refused_at_s + by_s,
+        )
 
 
 class Reason(StrEnum):

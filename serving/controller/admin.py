@@ -81,6 +81,7 @@ async def apply_model(request: Request, here: Here, deed: Deed) -> Response:
         here.events.record("deployed", message, model=manifest.name)
         async with here.store.transaction() as db:
             await audit.write(db, deed, "model.deploy", manifest.name, after=manifest)
+    await here.scaling.guess(here.registry.get(manifest.name))
     here.loop.changed(manifest.name)
     applied = Applied(model=manifest.name, revision=result.revision, changed=result.changed)
     return JSONResponse(applied.model_dump(mode="json"), 201 if result.is_new else 200)

@@ -31,6 +31,7 @@ from serving.controller.loop import ControlLoop
 from serving.controller.manifest_folder import ManifestFolder
 from serving.controller.pools import PoolKeeper, pool_args
 from serving.controller.registry import GIB, Limits, Registry
+from serving.controller.scaling_log import ScalingLog
 from serving.controller.store import Store
 from serving.controller.telemetry import Telemetry
 from serving.controller.trace_log import TraceLog
@@ -105,7 +106,11 @@ async def running(
         stack.push_async_callback(_flush, events)
         telemetry = Telemetry()
         loop = ControlLoop(settings, registry, events, telemetry)
-        controller = Controller(settings, store, registry, identities, events, telemetry, loop)
+        scaling = ScalingLog(store, registry, loop.targets, loop.recorded)
+        await scaling.restore()
+        controller = Controller(
+            settings, store, registry, identities, events, telemetry, loop, scaling
+        )
         starts = TraceLog(store, loop.traces, await stack.enter_async_context(_spans(settings)))
         await starts.restore()
         await stack.enter_async_context(_database_tasks(controller, starts))
@@ -167,6 +172,7 @@ async def _database_tasks(controller: Controller, starts: TraceLog) -> AsyncIter
         _spawn(controller, _usage_keeper(controller).run(stop)),
         _spawn(controller, controller.identities.run(stop)),
         _spawn(controller, starts.run(stop)),
+        _spawn(controller, controller.scaling.run(stop)),
     ]
     try:
         yield

@@ -54,6 +54,7 @@ class Capacities:
         self._known: dict[Kind, Known] = {}
         self._read: dict[str, Steps] = {}
         self._changed: set[Kind] = set()
+        self._guessed: set[Kind] = set()
 
     def of(self, model: DeployedModel) -> Capacity | None:
         """One engine of the model's current revision; None where nothing is known."""
@@ -63,8 +64,13 @@ class Capacities:
         """All that is known of a kind of engine."""
         return self._known.get(kind, Known())
 
+    def has_guess(self, kind: Kind) -> bool:
+        """Whether somebody has already guessed, or tried to."""
+        return kind in self._guessed
+
     def guess(self, kind: Kind, slots: int, capacity: Capacity | None) -> None:
         """Takes a guess that stands until something was measured."""
+        self._guessed.add(kind)
         known = replace(self.known(kind), guess=capacity)
         self._known[kind] = replace(known, capacity=fit(known.steps, slots, capacity))
 

@@ -8,6 +8,7 @@ from serving.controller.events import EventLog
 from serving.controller.identities import Identities
 from serving.controller.loop import ControlLoop
 from serving.controller.registry import Registry
+from serving.controller.scaling_log import ScalingLog
 from serving.controller.store import Store
 from serving.controller.telemetry import Telemetry
 from serving.controller.usage_store import UsageStore
@@ -25,6 +26,7 @@ class Controller:
     events: EventLog
     telemetry: Telemetry
     loop: ControlLoop
+    scaling: ScalingLog
     closing: bool = False
     """Long polls are answered at once: the process is about to end."""
     broken: bool = False

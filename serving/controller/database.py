@@ -13,7 +13,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from models.errors import UnavailableError
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration; a database that has it is opened without looking further."""
 BUSY_TIMEOUT_S = 5.0
 

@@ -15,6 +15,7 @@ from serving.controller.enrolment import enrol
 from serving.controller.events import EventLog
 from serving.controller.moment import Moment, now
 from serving.controller.observed import Engine, Fleet, Host
+from serving.controller.recorded import Recorded
 from serving.controller.registry import DeployedModel, Registry
 from serving.controller.routes import RouteTable, make_route
 from serving.controller.standing import Seen, Standing, assess
@@ -61,6 +62,7 @@ class ControlLoop:
         self.routes = RouteTable()
         self.traces = Traces()
         self.targets = Targets(self.fleet, self.traces)
+        self.recorded = Recorded()
         self.settled = False
         self._settings = settings
         self._registry = registry
@@ -164,6 +166,8 @@ class ControlLoop:
         self._find_dead(moment)
         demands = self.gateways.take_demand()
         models = self._registry.models()
+        for name, demand in (demands or {}).items():
+            self.recorded.note(name, moment.at, demand.counts)
         self.targets.decide(models, demands, moment)
         waiting = self._bind(models, demands, moment)
         self._note_shortage(waiting, moment)
