@@ -51,6 +51,10 @@ docs: setup ## write docs/reference and the chart's values from the code
 bench: setup ## load test of what serves at URL, with PENSTOCK_API_KEY (BENCH_FLAGS="--help")
 	$(BIN)/penstock bench $(URL) $(BENCH_FLAGS)
 
+.PHONY: bench-gateway
+bench-gateway: setup ## CPU a chunk and delays of the gateway, nginx, a Rust router and LiteLLM
+	$(BIN)/python -m scripts.bench_gateway $(BENCH_FLAGS)
+
 .PHONY: bench-overhead
 bench-overhead: setup ## the platform against its bare engine (BENCH_FLAGS="--quick"; minutes)
 	$(BIN)/python scripts/bench_overhead.py $(BENCH_FLAGS)

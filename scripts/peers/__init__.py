@@ -1,0 +1,1 @@
+"""What `scripts/bench_gateway.py` is made of: an upstream, a load, and the gateways between."""

@@ -1,0 +1,233 @@
+"""The gateways that are measured, each as a process of its own before one upstream."""
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+from serving.protocol import EndpointRoute
+from tests.serving.gateway.fake_controller import TENANT_KEY, TOKEN, FakeController, model
+
+START_TIMEOUT_S = 120.0
+NGINX = """
+daemon off; master_process on; worker_processes 1; pid {folder}/nginx.pid; error_log stderr error;
+events {{ worker_connections 8192; }}
+http {{
+  access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  upstream engine {{ server 127.0.0.1:{upstream}; keepalive 1024; }}
+  server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    location / {{ proxy_pass http://engine; proxy_http_version 1.1;
+      proxy_set_header Connection ""; proxy_buffering off; keepalive_requests 1000000; }}
+  }}
+}}
+"""
+LITELLM = """
+model_list:
+  - model_name: demo
+    litellm_params:
+      {{model: openai/demo, api_base: "http://127.0.0.1:{upstream}/v1", api_key: none}}
+litellm_settings: {{telemetry: false, drop_params: false}}
+general_settings: {{master_key: sk-bench}}
+"""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A gateway that serves."""
+
+    name: str
+    url: str
+    key: str
+    process: psutil.Process
+
+    def cpu_s(self) -> float:
+        """CPU time of the process and all its children so far, in seconds."""
+        total = 0.0
+        for process in self._all():
+            with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+                # The scheduler's own count: nanoseconds, where cpu_times has ticks of 10 ms.
+                for task in Path(f"/proc/{process.pid}/task").iterdir():
+                    total += int((task / "schedstat").read_text().split()[0]) / 1e9
+        return total
+
+    def peak_rss_mib(self) -> float:
+        """The most memory that it ever held, in MiB."""
+        total = 0.0
+        for process in self._all():
+            with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+                status = Path(f"/proc/{process.pid}/status").read_text()
+                peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+                total += int(peak.split()[1]) / 1024
+        return total
+
+    def pin(self, cpu: int) -> None:
+        """Keeps it on one core."""
+        for process in self._all():
+            with suppress(psutil.NoSuchProcess):
+                process.cpu_affinity([cpu])
+
+    def _all(self) -> list[psutil.Process]:
+        with suppress(psutil.NoSuchProcess):
+            return [self.process, *self.process.children(recursive=True)]
+        return []
+
+
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@asynccontextmanager
+async def spawned(
+    name: str, command: Sequence[str], folder: Path, env: dict[str, str] | None = None
+) -> AsyncIterator[psutil.Process]:
+    """A process that is gone with the block; what it says is in `folder/name.log`."""
+    with (folder / f"{name}.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *command, stdout=log, stderr=log, env=env or dict(os.environ), start_new_session=True
+        )
+    try:
+        yield psutil.Process(process.pid)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, 15)
+        try:
+            async with asyncio.timeout(5):
+                await process.wait()
+        except TimeoutError:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, 9)
+            await process.wait()
+
+
+async def answers(url: str, key: str) -> None:
+    """Waits until a small completion comes back."""
+    body = {"model": "demo", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
+    async with httpx.AsyncClient(timeout=5, headers={"Authorization": f"Bearer {key}"}) as client:
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while True:
+                with suppress(httpx.HTTPError):
+                    answer = await client.post(f"{url}/v1/chat/completions", json=body)
+                    if answer.status_code == 200:
+                        return
+                await asyncio.sleep(0.1)
+
+
+class Park:
+    """Starts gateways; all are stopped when it closes."""
+
+    def __init__(self, folder: Path, venvs: Path, upstream: int, stack: AsyncExitStack) -> None:
+        self._folder = folder
+        self._venvs = venvs
+        self._upstream = upstream
+        self._stack = stack
+
+    async def start(self, name: str) -> Peer | None:
+        """One gateway by its name; None where it is not installed."""
+        starter = {
+            "penstock": self._penstock, "nginx": self._nginx, "rust_router": self._rust_router,
+            "litellm": self._litellm,
+        }[name]  # fmt: skip
+        peer = await starter()
+        if peer is not None:
+            await answers(peer.url, peer.key)
+        return peer
+
+    async def _spawn(
+        self, name: str, port: int, key: str, command: Sequence[str], env: dict[str, str]
+    ) -> Peer:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
+        process = await self._stack.enter_async_context(
+            spawned(name, command, self._folder, clean | env)
+        )
+        return Peer(name, f"http://127.0.0.1:{port}", key, process)
+
+    async def _penstock(self) -> Peer:
+        controller = FakeController()
+        await controller.start()
+        self._stack.push_async_callback(controller.stop)
+        route = EndpointRoute(
+            engine_id="up", url=f"http://127.0.0.1:{self._upstream}", token="t", revision=1,  # noqa: S106
+            slots=4096,
+        )  # fmt: skip
+        controller.leases = {"up": 4096}
+        controller.set_routes(model("demo", route))
+        port = free_port()
+        env = {
+            "PENSTOCK_GATEWAY_PORT": str(port), "PENSTOCK_CONTROLLER_URL": controller.url,
+            "PENSTOCK_INTERNAL_TOKEN": TOKEN,
+            "PENSTOCK_GATEWAY_STATE_DIR": str(self._folder / "state"),
+            "PENSTOCK_MAX_QUEUED": "10000",
+        }  # fmt: skip
+        command = [sys.executable, "-m", "serving.gateway.app"]
+        return await self._spawn("penstock", port, TENANT_KEY, command, env)
+
+    async def _nginx(self) -> Peer | None:
+        binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+        if binary is None:
+            return None
+        port = free_port()
+        config = self._folder / "nginx.conf"
+        config.write_text(NGINX.format(folder=self._folder, port=port, upstream=self._upstream))
+        command = [binary, "-c", str(config), "-p", str(self._folder)]
+        return await self._spawn("nginx", port, "none", command, {})
+
+    async def _rust_router(self) -> Peer | None:
+        python = self._venvs / "rust-router/bin/python"
+        if not python.exists():
+            return None
+        port = free_port()
+        command = [
+            str(python), "-m", "sglang_router.launch_router", "--host", "127.0.0.1",
+            "--port", str(port), "--worker-urls", f"http://127.0.0.1:{self._upstream}",
+            "--policy", "round_robin", "--prometheus-port", str(free_port()),
+            "--max-concurrent-requests", "4096",
+        ]  # fmt: skip
+        return await self._spawn("rust_router", port, "none", command, {})
+
+    async def _litellm(self) -> Peer | None:
+        binary = self._venvs / "litellm/bin/litellm"
+        if not binary.exists():
+            return None
+        port = free_port()
+        config = self._folder / "litellm.yaml"
+        config.write_text(LITELLM.format(upstream=self._upstream))
+        env = {
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False",
+            "DISABLE_ADMIN_UI": "True", "LITELLM_LOG": "ERROR", "NO_PROXY": "*",
+            "PYTHONPATH": "",
+        }  # fmt: skip
+        command = [
+            str(binary), "--config", str(config), "--host", "127.0.0.1", "--port", str(port),
+            "--num_workers", "1", "--telemetry", "False",
+        ]  # fmt: skip
+        return await self._spawn("litellm", port, "sk-bench", command, env)
+
+
+@asynccontextmanager
+async def upstream(folder: Path) -> AsyncIterator[tuple[int, psutil.Process]]:
+    """The upstream's port and process."""
+    port = free_port()
+    command = [sys.executable, "-m", "scripts.peers.upstream", str(port)]
+    async with spawned("upstream", command, folder) as process:
+        await answers(f"http://127.0.0.1:{port}", "none")
+        yield port, process
+
+
+def describe(folder: Path, name: str) -> str:
+    """The end of what a gateway said, for a failure."""
+    text = (folder / f"{name}.log").read_text(errors="replace")
+    return json.dumps(text[-1500:])
