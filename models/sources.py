@@ -14,7 +14,7 @@ A pinned source names one content for ever: `hf://org/name@COMMIT`, `s3://bucket
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -141,10 +141,16 @@ def inspect(source: str, access: Access) -> Inspection:
     raise SourceError(f"unknown kind of source: {scheme}://", param="source")
 
 
-def have(source: str, access: Access, cache: NodeCache, progress: Progress | None = None) -> Have:
+def have(
+    source: str,
+    access: Access,
+    cache: NodeCache,
+    progress: Progress | None = None,
+    keep: Iterable[str] = (),
+) -> Have:
     """Makes a source available on this node and checks that it holds a model; blocking.
 
-    One that is not pinned is pinned first.
+    One that is not pinned is pinned first. `keep` are keys of what must not give way to it.
 
     Raises:
         SourceError: If the source has not what is asked for, or is no servable model.
@@ -158,18 +164,13 @@ def have(source: str, access: Access, cache: NodeCache, progress: Progress | Non
             raise SourceError(f"unknown kind of source: {scheme}://", param="source")
         check_folder(folder, pickle=pickle)
         return Have(folder)
-    lease = cache.ensure(wanted(source, access), progress)
+    lease = cache.ensure(wanted(source, access), progress, keep)
     try:
         check_folder(lease.folder, pickle=pickle)
     except BaseException:
         lease.release()
         raise
     return Have(lease.folder, lease)
-
-
-def resolve(source: str, cache_dir: Path) -> Path:
-    """A source's folder, for callers that keep no lease."""
-    return have(source, Access(), NodeCache(cache_dir)).folder
 
 
 def wanted(source: str, access: Access) -> Wanted:

@@ -216,6 +216,8 @@ class Assignment(Message):
 
     version: int
     engine: EngineAssignment | None = None
+    prefetch: tuple[Manifest, ...] = ()
+    """Models that the host may have to start later, whose weights it fetches beforehand."""
 
 
 class EngineLoadReport(Message):
@@ -287,10 +289,26 @@ class HostRegistration(Message):
     """What runs already: a controller that restarted adopts it."""
 
 
+class FetchReport(Message):
+    """How far a host is with a model's weights."""
+
+    model: str
+    source: str
+    done_bytes: int = Field(default=0, ge=0)
+    total_bytes: int = Field(default=0, ge=0)
+    """0 while the source has not told."""
+    done: bool = False
+    """All of it is on the node."""
+    error: str | None = None
+    """Why the last try failed; the next one comes by itself."""
+
+
 class HostReport(Message):
     """The host's view, each REPORT_INTERVAL_S and at once on a change."""
 
     engine: EngineReport | None = None
+    fetches: tuple[FetchReport, ...] = ()
+    """For the engine that starts, and beforehand."""
 
 
 class HostAdmission(Message):

@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.errors import BadRequestError
+from models.secrets import VARIABLE_PREFIX
 
 PREFIX = "PENSTOCK_"
 
@@ -42,7 +43,8 @@ class Settings(BaseSettings):
             for name in part.model_fields
         }  # fmt: skip
         for variable in os.environ:
-            if variable.startswith(PREFIX) and variable not in known:
+            is_secret = variable.startswith(VARIABLE_PREFIX)
+            if variable.startswith(PREFIX) and variable not in known and not is_secret:
                 raise SettingsError(
                     f"{variable} is not a setting of Penstock",
                     param=variable,
@@ -73,6 +75,18 @@ class ControllerSettings(Settings):
     """File with Ray's bearer token."""
     pools: dict[str, int] = Field(default_factory=lambda: {"cpu": 2})
     """The pools of this platform and the number of hosts each may have, as JSON."""
+    secrets_dir: Path | None = None
+    """Folder whose files are the secrets that manifests name, as for hosts: sources are asked what
+    they are at the deploy."""
+    inspect_sources: bool = True
+    """Ask a source at its deploy: pins it, and tells at once what would fail later. Off where the
+    controller has no way there; hosts then fetch what is named, pinned or not."""
+    allow_pickle: bool = False
+    """Let manifests take pickled weights: loading them may run code."""
+    allow_remote_code: bool = False
+    """Let manifests run the Python files of a model's authors (trust_remote_code)."""
+    require_archive_sha256: bool = False
+    """Refuse https:// archives without weights.sha256."""
     manifests_dir: Path | None = None
     """Folder of manifests that are deployed by themselves; one taken out stays deployed."""
     host_timeout_s: float = Field(default=4.0, gt=0)
@@ -125,6 +139,12 @@ class GatewaySettings(Settings):
     unmetered: Literal["refuse", "serve"] = "refuse"
     """What becomes of requests while usage cannot be recorded, as on a full disk: answered 503, or
     served and not billed."""
+    redis_url: SecretStr | None = None
+    """Redis that gateways count limits in, as `redis://host:6379/0`; none: the controller hands
+    each gateway a share of each limit."""
+    on_limit_store_down: Literal["allow", "deny"] = "allow"
+    """What becomes of requests with limits while nobody can say what is used of them: served
+    within the limits of this gateway alone, or answered 503."""
     admin_api: bool = True
     """Pass `/admin/v1` on to the controller, so that operators need one URL only."""
 
@@ -139,13 +159,23 @@ class HostSettings(Settings):
     launcher_socket: Path
     """Unix socket of this node's launcher."""
     cache_dir: Path = Path(".penstock/cache")
-    """Node cache for fetched weights."""
+    """Node cache for fetched weights; the same path on every node."""
+    cache_gib: float | None = Field(default=None, gt=0)
+    """What the node cache may hold, in GiB; by default what its disk does."""
+    secrets_dir: Path | None = None
+    """Folder whose files are the secrets that manifests name, as `${secret:NAME}`; else they are
+    `PENSTOCK_SECRET_NAME` variables."""
     log_dir: Path = Path(".penstock/logs")
     """Folder for the engines' logs."""
     engine_address: str = "127.0.0.1"
     """Address at which this node's engines listen."""
     drain_timeout_s: float = Field(default=30.0, ge=0)
     """Seconds that running requests get to end before an engine is stopped."""
+
+    @property
+    def cache_bytes(self) -> int | None:
+        """`cache_gib` in bytes."""
+        return None if self.cache_gib is None else int(self.cache_gib * 2**30)
 
 
 class LauncherSettings(Settings):

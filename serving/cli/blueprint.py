@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from models.secrets import VARIABLE_PREFIX
 from serving.cli import probes, ray_node
 from serving.cli.parts import PartSpec
 from serving.cli.platform import MARK_VARIABLE, Layout
@@ -54,6 +55,7 @@ class Blueprint:
         return ray_node.make_spec(
             self.layout,
             self._inside()
+            | self._secrets()
             | {
                 "PENSTOCK_LAUNCHER_SOCKET": str(self.layout.launcher_socket),
                 "PENSTOCK_CACHE_DIR": str(self.layout.cache_dir),
@@ -71,6 +73,7 @@ class Blueprint:
             name="controller",
             command=module("serving.controller.app"),
             environment=self._inside()
+            | self._secrets()
             | {
                 "PENSTOCK_DATABASE_URL": self.layout.database_url,
                 "PENSTOCK_CONTROLLER_HOST": "127.0.0.1",
@@ -107,13 +110,18 @@ class Blueprint:
         kept = {
             name: value
             for name, value in self.environment.items()
-            if name not in hidden and not name.startswith("RAY_")
+            if name not in hidden and not name.startswith(("RAY_", VARIABLE_PREFIX))
         }
         return kept | {
             f"{PREFIX}DATA_DIR": str(self.layout.data_dir),
             MARK_VARIABLE: self.mark,
             "PYTHONUNBUFFERED": "1",
         }
+
+    def _secrets(self) -> dict[str, str]:
+        """For the parts that read sources; engines run other people's code, and get none."""
+        kept = {k: v for k, v in self.environment.items() if k.startswith(VARIABLE_PREFIX)}
+        return kept | {"PENSTOCK_SECRETS_DIR": str(self.layout.data_dir / "secrets")}
 
     def _inside(self) -> dict[str, str]:
         """For the parts that talk to the controller."""

@@ -95,6 +95,7 @@ class HostAgent:
         await cancel(*deciders)
         if self._run is not None and self._running is not None:
             await self._finish(self._run, self._running)
+        await self._around.weights.close()
         await cancel(*reporter)
         # What is not told now, the next host on this node finds in the recorders' files.
         with contextlib.suppress(PenstockError, OSError):
@@ -120,7 +121,7 @@ class HostAgent:
                 if not self._registered.is_set():
                     await self._register(report)
                 elif not (
-                    await self._controller.report(self._identity.host_id, HostReport(engine=report))
+                    await self._controller.report(self._identity.host_id, self._seen(report))
                 ).known:
                     self._registered.clear()
                     await self._register(report)
@@ -131,6 +132,9 @@ class HostAgent:
                 _log.warning("controller_away", error=str(exc))
                 return False
             return True
+
+    def _seen(self, report: EngineReport | None) -> HostReport:
+        return HostReport(engine=report, fetches=self._around.weights.fetches())
 
     async def _register(self, report: EngineReport | None) -> None:
         identity = self._identity
@@ -166,6 +170,7 @@ class HostAgent:
                 if assignment.version != self._assignment.version:
                     self._assignment = assignment
                     self._assigned.set()
+                    self._around.weights.want(assignment.prefetch)
 
     # --- to the engine --------------------------------------------------------------------------
 

@@ -4,18 +4,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from models.manifest import EngineArgument, Manifest
+from serving.engine.load_format import load_format
 
 GUARD = "serving.engine.guard.TokenGuard"
 CPU_KV_CACHE_GIB = 0.0625
 """vLLM's own default on a CPU is 92 % of the machine's memory."""
 
 
-def vllm_arguments(manifest: Manifest, folder: Path) -> tuple[str, ...]:
+def vllm_arguments(
+    manifest: Manifest, folder: Path, installed: frozenset[str] = frozenset()
+) -> tuple[str, ...]:
     """The command line that serves the weights in `folder` as the manifest says.
 
     Host and port are left to the launcher.
+
+    Args:
+        manifest: The model.
+        folder: Its weights on this node.
+        installed: Load formats beyond vLLM's own; see `serving.engine.load_format`.
     """
-    return tuple(_arguments(manifest, folder))
+    return tuple(_arguments(manifest, folder, installed))
 
 
 def vllm_environment(manifest: Manifest, accelerators: tuple[str, ...]) -> dict[str, str]:
@@ -30,7 +38,7 @@ def vllm_environment(manifest: Manifest, accelerators: tuple[str, ...]) -> dict[
     return {"CUDA_VISIBLE_DEVICES": ",".join(accelerators)}
 
 
-def _arguments(manifest: Manifest, folder: Path) -> Iterator[str]:
+def _arguments(manifest: Manifest, folder: Path, installed: frozenset[str]) -> Iterator[str]:
     engine, resources = manifest.engine, manifest.resources
     on_cpu = resources.accelerator == "cpu"
     yield f"--model={folder}"
@@ -39,6 +47,10 @@ def _arguments(manifest: Manifest, folder: Path) -> Iterator[str]:
     yield f"--max-num-seqs={engine.max_num_seqs}"
     if engine.max_model_len is not None:
         yield f"--max-model-len={engine.max_model_len}"
+    if engine.trust_remote_code:
+        yield "--trust-remote-code"
+    if (chosen := load_format(manifest, installed)) is not None:
+        yield f"--load-format={chosen}"
     if engine.quantization is not None:
         yield f"--quantization={engine.quantization}"
 

@@ -7,19 +7,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import httpx
 
-from models import sources
 from models.errors import PenstockError, UnavailableError, UnreachableError, UpstreamError
+from models.sources import Have
 from serving import logs
 from serving.engine import recorder
 from serving.engine.arguments import vllm_arguments, vllm_environment
 from serving.engine.engine_client import EngineClient, Probe
 from serving.engine.launch_protocol import Exited, Forked, Reached, Refused, SpawnRequest
 from serving.engine.launcher_client import Launcher, Lease
+from serving.engine.load_format import installed_formats
 from serving.engine.recorder_reader import recorder_path
+from serving.engine.weights import Weights
 from serving.protocol import (
     EngineAssignment,
     EnginePhase,
@@ -40,18 +42,12 @@ GONE_TIMEOUT_S = 10.0
 _log = logs.get_logger("penstock.host")
 
 
-class Resolve(Protocol):
-    """Makes a source a local folder; see `models.sources.resolve`."""
-
-    def __call__(self, source: str, cache_dir: Path) -> Path: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What an engine's run needs of its host."""
 
     launcher: Launcher
-    cache_dir: Path
+    weights: Weights
     log_dir: Path
     address: str
     accelerators: tuple[str, ...] = ()
@@ -61,7 +57,6 @@ class Surroundings:
     """How long the launcher may be away before a start fails."""
     health_interval_s: float = 1.0
     health_failures: int = 3
-    resolve: Resolve = sources.resolve
     transport: httpx.AsyncBaseTransport | None = None
 
 
@@ -82,6 +77,7 @@ class EngineRun:
         self._on_change = on_change
         self._stop = asyncio.Event()
         self._lease: Lease | None = None
+        self._weights: Have | None = None
         self._client: EngineClient | None = None
         self._token = secrets.token_urlsafe(32)
         folder = around.log_dir.absolute() / "engines" / assignment.manifest.name
@@ -125,10 +121,11 @@ class EngineRun:
     async def _live(self) -> None:
         """Raises when the engine ends by itself; else it goes on until it is cancelled."""
         manifest, around = self._assignment.manifest, self._around
-        folder = await asyncio.to_thread(around.resolve, manifest.source, around.cache_dir)
+        self._weights = await around.weights.have(manifest)
+        folder = self._weights.folder
         request = SpawnRequest(
             engine_id=self._assignment.engine_id,
-            args=vllm_arguments(manifest, folder),
+            args=vllm_arguments(manifest, folder, installed_formats()),
             environment={
                 **vllm_environment(manifest, around.accelerators),
                 recorder.PATH_VARIABLE: str(
@@ -244,14 +241,15 @@ class EngineRun:
     async def _release(self) -> None:
         if self._client is not None:
             await self._client.close()
-        if self._lease is None:
-            return
-        self._lease.give_up()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GONE_TIMEOUT_S):
-                async for _ in self._lease.events():
-                    pass
-        await self._lease.close()
+        if self._lease is not None:
+            self._lease.give_up()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GONE_TIMEOUT_S):
+                    async for _ in self._lease.events():
+                        pass
+            await self._lease.close()
+        if self._weights is not None:
+            self._weights.release()
 
     def _fail(self, exc: BaseException) -> None:
         if isinstance(exc, PenstockError):

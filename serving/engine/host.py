@@ -12,11 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve import Application
 
+from models.cache import NodeCache
+from models.secrets import Secrets
 from serving import logs
 from serving.engine.agent import HostAgent, Identity
 from serving.engine.controller_client import ControllerClient
 from serving.engine.engine_run import GONE_TIMEOUT_S, Surroundings
 from serving.engine.launcher_client import SocketLauncher
+from serving.engine.weights import NodeWeights
 from serving.settings import HostSettings
 
 DEPLOYMENT = "EngineHost"
@@ -82,7 +85,9 @@ class EngineHost:
         )
         around = Surroundings(
             launcher=SocketLauncher(settings.launcher_socket),
-            cache_dir=settings.cache_dir,
+            weights=NodeWeights(
+                NodeCache(settings.cache_dir, settings.cache_bytes), Secrets(settings.secrets_dir)
+            ),
             log_dir=settings.log_dir,
             address=settings.engine_address,
             accelerators=accelerators,

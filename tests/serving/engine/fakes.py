@@ -9,14 +9,16 @@ from pathlib import Path
 import httpx
 from fastapi import FastAPI, Response
 
-from models.errors import UnreachableError
+from models.errors import PenstockError, UnreachableError
 from models.manifest import Manifest, parse_manifest
+from models.sources import Have
 from serving.engine.launch_protocol import Event, Exited, Forked, Reached, SpawnRequest
 from serving.protocol import (
     Assignment,
     EngineAssignment,
     EnginePhase,
     EngineReport,
+    FetchReport,
     HostAdmission,
     HostRegistration,
     HostReport,
@@ -218,6 +220,28 @@ class _Away(httpx.AsyncBaseTransport):
         return await self._inner.handle_async_request(request)
 
 
-def no_download(source: str, cache_dir: Path) -> Path:
-    """Takes every `file://` source as it is."""
-    return Path(source.removeprefix("file://"))
+class FakeWeights:
+    """Takes every `file://` source as it is; remembers what is to be fetched beforehand.
+
+    Args:
+        failure: What `have` raises.
+    """
+
+    def __init__(self, failure: PenstockError | None = None) -> None:
+        self._failure = failure
+        self.wanted: tuple[Manifest, ...] = ()
+        self.closed = False
+
+    async def have(self, manifest: Manifest) -> Have:
+        if self._failure is not None:
+            raise self._failure
+        return Have(Path(manifest.source.removeprefix("file://")))
+
+    def want(self, manifests: tuple[Manifest, ...]) -> None:
+        self.wanted = manifests
+
+    def fetches(self) -> tuple[FetchReport, ...]:
+        return ()
+
+    async def close(self) -> None:
+        self.closed = True

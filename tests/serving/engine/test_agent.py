@@ -20,8 +20,8 @@ from tests.serving.engine.fakes import (
     FakeController,
     FakeEngine,
     FakeLauncher,
+    FakeWeights,
     assignment,
-    no_download,
 )
 
 STARTING, READY, DRAINING, STOPPED, FAILED = (
@@ -48,13 +48,12 @@ async def staged(tmp_path: Path) -> AsyncIterator[Stage]:
     controller, launcher, engine = FakeController(), FakeLauncher(), FakeEngine()
     around = Surroundings(
         launcher=launcher,
-        cache_dir=tmp_path,
+        weights=FakeWeights(),
         log_dir=tmp_path,
         address="127.0.0.1",
         drain_timeout_s=5.0,
         drain_poll_s=0.01,
         health_interval_s=0.01,
-        resolve=no_download,
         transport=engine.transport(),
     )
     client = ControllerClient("http://controller", SecretStr("internal"), controller.transport())

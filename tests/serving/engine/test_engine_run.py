@@ -13,7 +13,7 @@ from models.errors import SourceError
 from serving.engine.engine_run import KEPT_LOGS, EngineRun, Surroundings
 from serving.engine.launch_protocol import Exited, Forked, Refused
 from serving.protocol import EnginePhase, EngineReport, StartPhase
-from tests.serving.engine.fakes import BIRTH, FakeEngine, FakeLauncher, assignment, no_download
+from tests.serving.engine.fakes import BIRTH, FakeEngine, FakeLauncher, FakeWeights, assignment
 
 
 class Watched:
@@ -49,14 +49,13 @@ def engine() -> FakeEngine:
 def around(tmp_path: Path, launcher: FakeLauncher, engine: FakeEngine) -> Surroundings:
     return Surroundings(
         launcher=launcher,
-        cache_dir=tmp_path,
+        weights=FakeWeights(),
         log_dir=tmp_path,
         address="127.0.0.1",
         drain_timeout_s=5.0,
         drain_poll_s=0.01,
         launcher_patience_s=1.0,
         health_interval_s=0.01,
-        resolve=no_download,
         transport=engine.transport(),
     )
 
@@ -198,10 +197,8 @@ async def test_three_failed_health_checks_in_a_row_end_the_engine(
 async def test_broken_source_fails_before_anything_is_spawned(
     around: Surroundings, launcher: FakeLauncher
 ) -> None:
-    def broken(source: str, cache_dir: Path) -> Path:
-        raise SourceError(f"{source} is cut", hint="fetch it again")
-
-    async with running(replace(around, resolve=broken)) as watched:
+    broken = FakeWeights(SourceError("file:///weights is cut", hint="fetch it again"))
+    async with running(replace(around, weights=broken)) as watched:
         report = await watched.until_phase(EnginePhase.FAILED)
         assert (report.error, report.hint) == ("file:///weights is cut", "fetch it again")
         assert launcher.leases == []

@@ -1,0 +1,44 @@
+"""Which of vLLM's load formats reads a model's weights: by source, hardware and what is installed.
+
+All of them read the node's copy. Streaming past it, straight from an object store, would save the
+disk's write once, and cost each later start the network, the checksums and the constant path.
+"""
+
+from functools import cache
+from importlib.util import find_spec
+
+from models.manifest import Manifest
+
+MODULES = {
+    "runai_streamer": "runai_model_streamer",
+    "fastsafetensors": "fastsafetensors",
+    "instanttensor": "instanttensor",
+}
+"""Formats that need a package of their own, by its module."""
+
+OBJECT_STORES = ("s3", "gs")
+
+
+@cache
+def installed_formats() -> frozenset[str]:
+    """The formats whose package is installed beside the host's, which is the engine's too."""
+    return frozenset(name for name, module in MODULES.items() if find_spec(module) is not None)
+
+
+def load_format(manifest: Manifest, installed: frozenset[str]) -> str | None:
+    """The format for a model, None for vLLM's own choice. Pure.
+
+    The manifest's word counts. On a GPU, what streams many files at once into the device's memory
+    is worth it, for large models most; on a CPU, vLLM's own mapping of the page cache is the
+    fastest there is.
+    """
+    if manifest.engine.load_format is not None:
+        return manifest.engine.load_format
+    if manifest.resources.accelerator == "cpu" or manifest.weights.allow_pickle:
+        return None
+    streams = manifest.source.partition("://")[0] in OBJECT_STORES
+    wanted: tuple[str, ...] = ("runai_streamer",) if streams else ()
+    for name in (*wanted, "fastsafetensors", "instanttensor"):
+        if name in installed:
+            return name
+    return None
