@@ -71,6 +71,10 @@ bench-truth: setup ## how exact the load tests measure, beside vLLM's own client
 bench-agreement: setup ## the load tests' figures beside vLLM's client and guidellm, on a real engine
 	$(BIN)/python scripts/bench_agreement.py $(BENCH_FLAGS)
 
+.PHONY: bench-affinity
+bench-affinity: setup ## prefix-cache hits and balance of four fake engines, simulated (seconds)
+	$(BIN)/python scripts/bench_affinity.py $(BENCH_FLAGS)
+
 .PHONY: clean
 clean: ## remove .venv, caches and the local platform's data (stops it first)
 	@if [ -x $(BIN)/penstock ]; then $(BIN)/penstock down; fi

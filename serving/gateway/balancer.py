@@ -2,6 +2,10 @@
 
 A request goes to the engine that has likely seen its prompt's beginning (`affinity`), unless that
 one has more than BOUND times an equal share of the work lately and is busy: then on along the ring.
+Where it went is remembered, so that the next with this beginning finds it there; it waits there
+behind some prompts more than others would, for most of its own need not be computed. On Mooncake's
+trace (`make bench-affinity`) the ring alone, each prompt going on where its engine is busy, has
+0.53 of a shared cache's hits, with the memory 0.66, with the patience 0.96.
 A request whose prompt says nothing goes where the fewest tokens are outstanding. An endpoint that
 is new beside others warms up: its share grows to an equal one within WARM_UP_S.
 
@@ -12,6 +16,7 @@ leases stay.
 """
 
 import math
+from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from serving.gateway.affinity import Popularity, Ring
@@ -28,6 +33,14 @@ MEMORY_S = 60.0
 WARM_UP_S = 10.0
 COLD_SHARE = 0.2
 
+PATIENCE = 5.0
+"""A prompt waits behind so many times its own length where its beginning is known; as measured:
+3 -> 0.93, 5 -> 0.96, 9 -> 0.97 of a shared cache's hits; the p99 of TTFT grows by a tenth, the p50
+falls to a third."""
+
+HOMES_KEPT = 50_000
+"""Beginnings whose engine is remembered: some 5 MB."""
+
 RESCALE_AT = 1e9
 
 
@@ -40,6 +53,7 @@ class Balancer:
         self._leaving: dict[str, Endpoint] = {}  # out of the routes, not yet out of work
         self._ring = Ring()
         self._popularity = Popularity()
+        self._homes: OrderedDict[int, str] = OrderedDict()  # engine_id by key, the newest last
         self._unit = 1.0  # what one token sent now adds to `work`: it grows, so that old work fades
         self._unit_s = 0.0
 
@@ -76,19 +90,29 @@ class Balancer:
 
         Those that failed on the request before are taken only if no other has room.
         """
+        if len(self._routed) > 1 and ticket.keys:
+            if ticket.key is None:
+                ticket.key = self._popularity.key_for(ticket.keys, len(self._routed))
+            if (home := self._home(ticket, ticket.key, now_s)) is not None:
+                return home
         free = [one for one in self._routed.values() if one.has_room(ticket, now_s)]
         if ticket.avoid:
             free = [e for e in free if e.route.engine_id not in ticket.avoid] or free
         if len(free) < 2:
             return free[0] if free else None
-        if ticket.keys and (known := self._near(ticket, free, now_s)) is not None:
-            return known
+        if ticket.key is not None and (near := self._near(ticket, ticket.key, free, now_s)):
+            return near
         return min(free, key=lambda one: (one.outstanding + 1) / self._share(one, now_s))
 
     def take(self, endpoint: Endpoint, ticket: Ticket, now_s: float) -> None:
         """The request goes to the endpoint."""
         endpoint.take(ticket)
         endpoint.work += ticket.tokens * self._unit_at(now_s)
+        if ticket.key is not None:
+            self._homes.pop(ticket.key, None)
+            self._homes[ticket.key] = endpoint.route.engine_id
+            if len(self._homes) > HOMES_KEPT:
+                self._homes.popitem(last=False)
 
     def release(self, endpoint: Endpoint, ticket: Ticket) -> None:
         """The request is over."""
@@ -110,18 +134,34 @@ class Balancer:
         everyone = self._routed | self._leaving
         return sum(one.prefill_tokens for one in everyone.values())
 
-    def _near(self, ticket: Ticket, free: Collection[Endpoint], now_s: float) -> Endpoint | None:
-        """The endpoint that the prompt's beginning belongs to, within the bound."""
-        key = self._popularity.key_for(ticket.keys, len(self._routed))
-        work = self._work() + ticket.tokens * self._unit_at(now_s)
-        bound = BOUND * work / sum(self._share(one, now_s) for one in self._routed.values())
+    def _home(self, ticket: Ticket, key: int, now_s: float) -> Endpoint | None:
+        """The endpoint that had the prompt's beginning last, if it takes the request."""
+        home = self._routed.get(self._homes.get(key, ""))
+        if home is None or home.route.engine_id in ticket.avoid:
+            return None
+        patience = round(PATIENCE * ticket.prompt_tokens)
+        if not home.has_room(ticket, now_s, patience):
+            return None
+        return home if self._is_within(self._bound(ticket, now_s), home, now_s) else None
+
+    def _near(
+        self, ticket: Ticket, key: int, free: Collection[Endpoint], now_s: float
+    ) -> Endpoint | None:
+        """The free endpoint nearest to the key's place on the ring, within the bound."""
+        bound = self._bound(ticket, now_s)
         for engine_id in self._ring.walk(key):
             endpoint = self._routed[engine_id]
-            if endpoint not in free:
-                continue
-            if not endpoint.in_flight or endpoint.work <= bound * self._share(endpoint, now_s):
+            if endpoint in free and self._is_within(bound, endpoint, now_s):
                 return endpoint
         return None
+
+    def _bound(self, ticket: Ticket, now_s: float) -> float:
+        work = self._work() + ticket.tokens * self._unit_at(now_s)
+        return BOUND * work / sum(self._share(one, now_s) for one in self._routed.values())
+
+    def _is_within(self, bound: float, endpoint: Endpoint, now_s: float) -> bool:
+        """An idle engine takes its prompts whatever it did before: nobody waits for that."""
+        return not endpoint.in_flight or endpoint.work <= bound * self._share(endpoint, now_s)
 
     def _share(self, endpoint: Endpoint, now_s: float) -> float:
         age = (now_s - endpoint.since_s) / WARM_UP_S

@@ -68,14 +68,18 @@ class Endpoint:
         """Whether it may be used at all, full or not."""
         return self.capacity > 0 and self.breaker.lets_in(now_s)
 
-    def has_room(self, ticket: Ticket, now_s: float) -> bool:
-        """Whether it takes this request now; one that is alone in it always fits."""
+    def has_room(self, ticket: Ticket, now_s: float, patience_tokens: int = 0) -> bool:
+        """Whether it takes this request now; one that is alone in it always fits.
+
+        Args:
+            patience_tokens: Prompt tokens beyond the limit behind which the request may wait.
+        """
         if self.in_flight >= self.capacity or not self.breaker.lets_in(now_s):
             return False
         if ticket.on_trial and self.trials:
             return False
         prefill = self.prefill_tokens
-        if prefill and prefill + ticket.prompt_tokens > self.prefill_limit:
+        if prefill and prefill + ticket.prompt_tokens > self.prefill_limit + patience_tokens:
             return False
         return not self.loads or self.kv_tokens + ticket.tokens <= self.kv_limit
 

@@ -1,0 +1,49 @@
+"""Prefix affinity on a real trace, in simulated time: the bars of the benchmark itself."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_affinity.py"
+
+
+@pytest.fixture(scope="module")
+def affinity() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("bench_affinity", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_affinity_has_most_of_a_shared_caches_hits_and_loads_engines_evenly(
+    affinity: ModuleType,
+) -> None:
+    rows = affinity.load(affinity.TRACE).rows
+    shared, ours, *_ = affinity.POLICIES
+    best = affinity.Replay(shared, rows, 16).run()
+    found = affinity.Replay(ours, rows, 16).run()
+    assert best.hit_rate > 0.3
+    assert found.hit_rate >= affinity.HIT_BAR * best.hit_rate
+    assert found.tokens_balance <= affinity.BALANCE_BAR
+    assert found.requests_balance <= affinity.BALANCE_BAR
+    assert found.computed_balance <= affinity.BALANCE_BAR
+
+
+def test_every_request_of_the_trace_is_answered(affinity: ModuleType) -> None:
+    rows = affinity.load(affinity.TRACE).rows[:200]
+    for policy in affinity.POLICIES:
+        replay = affinity.Replay(policy, rows, 16)
+        found = replay.run()
+        assert len(replay.ttft_s) == 200
+        assert found.ttft_p50_s > 0
+    line = affinity.json_line(
+        [affinity.Replay(p, rows, 16).run() for p in affinity.POLICIES], 200, 16
+    )
+    assert line["bench"] == "affinity"
+    assert set(line["balance"]) == {"prefix affinity", "fewest tokens", "round robin"}
