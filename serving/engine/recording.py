@@ -21,16 +21,21 @@ def hook(processor: type[Any]) -> None:
             counts.admit(request.request_id, name)
 
     def process_outputs(
-        self: Any, outputs: Sequence[Any], at: Any = None, stats: Any = None, *args: Any
+        self: Any,
+        outputs: Sequence[Any],
+        at: Any = None,
+        stats: Any = None,
+        *args: Any,
+        **named: Any,
     ) -> Any:
         counts = recorder.of_this_process()
         if counts is None:
-            return ordinary_process(self, outputs, at, stats, *args)
+            return ordinary_process(self, outputs, at, stats, *args, **named)
         # Looked up before: a request that ends here is gone afterwards.
         states = [self.request_states.get(output.request_id) for output in outputs]
         fresh = [state is not None and state.is_prefilling for state in states]
         before = _engine_counts(stats)
-        result = ordinary_process(self, outputs, at, stats, *args)
+        result = ordinary_process(self, outputs, at, stats, *args, **named)
         for output, state, first in zip(outputs, states, fresh, strict=True):
             if state is None:
                 continue
