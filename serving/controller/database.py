@@ -2,26 +2,60 @@
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 from sqlalchemy import Connection, event, inspect, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from models.errors import UnavailableError
+from serving.logs import get_logger
 
 HEAD = "0005"
 """The newest migration; a database that has it is opened without looking further."""
 BUSY_TIMEOUT_S = 5.0
+
+POOL_SIZE = 5
+POOL_OVERFLOW = 10
+POOL_TIMEOUT_S = 5.0
+"""How long a request waits for a connection of PostgreSQL before it is answered 503."""
+RECYCLE_S = 1800.0
+CONNECT_TIMEOUT_S = 5.0
+COMMAND_TIMEOUT_S = 30.0
+
+OPEN_PATIENCE_S = 30.0
+"""How long the start waits for a server that is not up yet."""
+OPEN_RETRY_S = 0.5
+
+MIGRATION_LOCK = 7_364_251
+"""PostgreSQL's advisory lock under which one of several controllers migrates; any number."""
 
 
 class DatabaseError(UnavailableError):
     """The registry's database cannot be opened, or does not answer."""
 
     code = "database_unavailable"
+
+
+try:
+    import asyncpg
+except ImportError:  # the extra `postgres` is not installed
+    SERVER_ERRORS: tuple[type[Exception], ...] = ()
+else:
+    SERVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError)
+
+log = get_logger(__name__)
 
 
 async def open_database(url: str) -> AsyncEngine:
@@ -35,11 +69,23 @@ async def open_database(url: str) -> AsyncEngine:
         if engine.url.get_backend_name() == "sqlite" and engine.url.database:
             await asyncio.to_thread(_try_file, engine.url.database)
     try:
-        await migrate(engine, url)
+        await _migrate_patiently(engine, url)
     except BaseException:
         await engine.dispose()
         raise
     return engine
+
+
+async def _migrate_patiently(engine: AsyncEngine, url: str) -> None:
+    ends_s = time.monotonic() + (0 if url.startswith("sqlite") else OPEN_PATIENCE_S)
+    while True:
+        try:
+            return await migrate(engine, url)
+        except DatabaseError as exc:
+            if time.monotonic() >= ends_s or not _is_absence(exc.__cause__):
+                raise
+            log.warning("database_awaited", error=str(exc))
+            await asyncio.sleep(OPEN_RETRY_S)
 
 
 async def migrate(engine: AsyncEngine, url: str, revision: str = "head") -> None:
@@ -64,7 +110,7 @@ def translated(url: str) -> Iterator[None]:
             hint="as sqlite+aiosqlite:////var/lib/penstock/penstock.db or "
             "postgresql+asyncpg://user@server/penstock (with the extra `postgres`)",
         ) from exc
-    except (SQLAlchemyError, OSError, sqlite3.Error) as exc:
+    except (SQLAlchemyError, OSError, sqlite3.Error, *SERVER_ERRORS) as exc:
         cause = getattr(exc, "orig", None) or exc
         raise DatabaseError(
             f"the database {_shown(url)} does not answer: {_first_line(cause)}",
@@ -72,9 +118,25 @@ def translated(url: str) -> Iterator[None]:
         ) from exc
 
 
+def _is_absence(cause: BaseException | None) -> bool:
+    """Whether it is what a server that is down, or just starting, looks like."""
+    if isinstance(cause, DBAPIError):  # of the class itself: asyncpg's "is starting up"
+        return type(cause) is DBAPIError or isinstance(cause, OperationalError | InterfaceError)
+    return isinstance(cause, (OSError, *SERVER_ERRORS))
+
+
 def _make_engine(url: str) -> AsyncEngine:
     if not url.startswith("sqlite"):
-        return create_async_engine(url, pool_pre_ping=True, hide_parameters=True)
+        return create_async_engine(
+            url,
+            hide_parameters=True,
+            pool_pre_ping=True,
+            pool_size=POOL_SIZE,
+            max_overflow=POOL_OVERFLOW,
+            pool_timeout=POOL_TIMEOUT_S,
+            pool_recycle=RECYCLE_S,
+            connect_args={"timeout": CONNECT_TIMEOUT_S, "command_timeout": COMMAND_TIMEOUT_S},
+        )
     # Few, long-lived connections: WAL lets one write while others read.
     engine = create_async_engine(
         url, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S}
@@ -92,7 +154,8 @@ def _try_file(path: str) -> None:
 def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=NORMAL")
+    # A gateway forgets usage that we confirmed, so that it has to outlive the machine.
+    cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_S * 1000)}")
     cursor.close()
@@ -103,6 +166,10 @@ def _migrate(connection: Connection, revision: str) -> None:
         return
     from serving.controller.schema import migrate_to
 
+    if connection.dialect.name == "postgresql":
+        connection.execute(
+            text("SELECT pg_advisory_xact_lock(:number)"), {"number": MIGRATION_LOCK}
+        )
     migrate_to(connection, revision)
 
 

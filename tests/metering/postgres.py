@@ -1,0 +1,107 @@
+"""A PostgreSQL of the tests' own: in a folder of its own, on a free port, killed at will."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+USER = "penstock"
+UNPRIVILEGED = "postgres"
+START_S = 30.0
+
+
+def binaries() -> Path | None:
+    """The folder of PostgreSQL's programs; None where there is none."""
+    if (found := shutil.which("initdb")) is not None:
+        return Path(found).resolve().parent
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next((folder for folder in folders if (folder / "initdb").exists()), None)
+
+
+def obstacle() -> str | None:
+    """Why no server can be started here; None where one can."""
+    if binaries() is None:
+        return "PostgreSQL is not installed here"
+    if os.geteuid() == 0 and shutil.which("setpriv") is None:
+        return "PostgreSQL refuses to run as root, and there is no setpriv"
+    if os.geteuid() == 0 and not _has_user():
+        return f"PostgreSQL refuses to run as root, and there is no user {UNPRIVILEGED}"
+    return None
+
+
+class Postgres:
+    """One server; `start` and `kill` as often as the test likes.
+
+    Args:
+        folder: Where its data and its socket go; the server's user must be able to reach it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._data = folder / "data"
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port: int = free.getsockname()[1]
+        self._server: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"postgresql+asyncpg://{USER}@127.0.0.1:{self.port}/postgres"
+
+    def create(self) -> None:
+        """Makes an empty cluster."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if os.geteuid() == 0:
+            shutil.chown(self._folder, UNPRIVILEGED)
+        self._run("initdb", "-D", str(self._data), "-U", USER, "-A", "trust", "--no-sync",
+                  "-E", "UTF8", "--locale=C.UTF-8")  # fmt: skip
+
+    def start(self) -> None:
+        """Starts the server and waits until it takes connections."""
+        self._server = subprocess.Popen(
+            self._command("postgres", "-D", str(self._data), "-p", str(self.port), "-k",
+                          str(self._folder), "-c", "listen_addresses=127.0.0.1",
+                          "-c", "shared_buffers=16MB", "-c", "max_connections=60"),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        ready = self._command("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port))
+        deadline_s = time.monotonic() + START_S
+        while subprocess.run(ready, check=False).returncode != 0:
+            if time.monotonic() > deadline_s or self._server.poll() is not None:
+                raise TimeoutError("PostgreSQL did not start")
+            time.sleep(0.05)
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Ends it; all its processes die of SIGKILL, none is asked."""
+        if self._server is None:
+            return
+        os.killpg(self._server.pid, number)
+        self._server.wait()
+        self._server = None
+
+    def stop(self) -> None:
+        """Ends it at once and in good order."""
+        if self._server is not None:
+            os.kill(self._server.pid, signal.SIGINT)
+            self._server.wait()
+            self._server = None
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(self._command(program, *arguments), check=True, capture_output=True)
+
+    def _command(self, program: str, *arguments: str) -> Sequence[str]:
+        folder = binaries()
+        assert folder is not None
+        command = [str(folder / program), *arguments]
+        if os.geteuid() != 0:
+            return command
+        as_user = ["--reuid", UNPRIVILEGED, "--regid", UNPRIVILEGED, "--clear-groups"]
+        return ["setpriv", *as_user, *command]
+
+
+def _has_user() -> bool:
+    done = subprocess.run(["id", UNPRIVILEGED], check=False, capture_output=True)
+    return done.returncode == 0
