@@ -1,8 +1,10 @@
 """`make bench-cold-start`: from zero engines to the first streamed token, beside vLLM's own server.
 
-Five models of the demo's size, all with different weights and in two shapes, sleep on a platform
-of their own. One of them at random is called; before each call it is checked that no engine is
-bound, all hosts are free and no process maps any of the weights. The last line is one JSON object.
+Five models of the demo's size, all with different weights and in two shapes, and one of 100M
+parameters sleep on a platform of their own. One of the five at random is called, and after them
+the large one; before each call it is checked, and recorded with `--output`, that no engine is
+bound, all hosts are free and no process maps any of the weights. The last line is one JSON object,
+whose figures are those of the five; those of the large one stand under `large`.
 
 One file past 300 lines: nothing else uses its parts.
 """
@@ -22,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,6 +32,8 @@ from urllib.parse import urlsplit
 from models.sources import BUILTINS
 
 GUIDE = BUILTINS["guide"]
+MAKE_MODEL = Path(__file__).with_name("make_model.py")
+LARGE = "large-100m"
 PENSTOCK = Path(sys.executable).with_name("penstock")
 KEYS = {"PENSTOCK_ADMIN_KEY": "bench-admin-key-0001", "PENSTOCK_API_KEY": "bench-tenant-key-0001"}
 MODELS = 5
@@ -47,7 +51,12 @@ class Wake:
     took_s: float | None  # None: lost
     start: dict[str, Any] | None
     private_mib: float
+    """Of all processes of the engine together."""
+    launcher_mib: float
     load: float
+    processes_that_map_weights: int
+    hosts_free: int
+    hosts: int
 
 
 def main() -> int:
@@ -57,12 +66,26 @@ def main() -> int:
     try:
         weights = [make_model(folder / f"demo-{n}", seed=n) for n in range(MODELS)]
         chance = random.Random(options.seed)  # noqa: S311, a choice that can be repeated
-        wakes, launcher_mib = bench_wakes(options.wakes, folder, weights, chance)
-        eager_s = None if options.skip_servers else server_start_s(weights[0], "--enforce-eager")
-        default_s = None if options.skip_default else server_start_s(weights[0])
+        calls = [chance.choice(weights).name for _ in range(options.wakes)]
+        if options.large_wakes:
+            weights.append(make_large(folder / LARGE))
+            calls += [LARGE] * options.large_wakes
+        wakes = bench_wakes(calls, folder, weights)
+        servers = {
+            path.name: Servers(
+                None if options.skip_servers else server_start_s(path, "--enforce-eager"),
+                None if options.skip_servers or options.skip_default else server_start_s(path),
+            )
+            for path in (weights[0], weights[-1])
+        }
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    report(wakes, launcher_mib, eager_s, default_s)
+    if options.output is not None:
+        rows = [asdict(one) for one in wakes]
+        options.output.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+    demo = [one for one in wakes if one.model != LARGE]
+    large = [one for one in wakes if one.model == LARGE]
+    report(demo, large, servers[weights[0].name], servers[weights[-1].name])
     return int(any(wake.took_s is None for wake in wakes))
 
 
@@ -70,6 +93,8 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--wakes", type=int, default=40, help="calls of a sleeping model")
+    parser.add_argument("--large-wakes", type=int, default=10, help="calls of the 100M model")
+    parser.add_argument("--output", type=Path, help="file for all wakes with their checks, as JSON")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of models")
     parser.add_argument("--skip-servers", action="store_true", help="no eager server beside it")
     parser.add_argument("--skip-default", action="store_true", help="no compiling server: minutes")
@@ -96,6 +121,13 @@ def make_model(folder: Path, seed: int) -> Path:
     }
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    return folder
+
+
+def make_large(folder: Path) -> Path:
+    """A model of 100M parameters with random weights; its tokenizer and template are the demo's."""
+    command = [sys.executable, MAKE_MODEL, folder]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return folder
 
 
@@ -143,12 +175,13 @@ def platform(folder: Path) -> Iterator[Platform]:
         subprocess.run([PENSTOCK, "down", *where], env=environment | KEYS, check=False)
 
 
-def bench_wakes(
-    number: int, folder: Path, weights: Sequence[Path], chance: random.Random
-) -> tuple[list[Wake], float]:
-    """Wakes models; returns the wakes, and the launcher's resident MiB."""
+def bench_wakes(calls: Sequence[str], folder: Path, weights: Sequence[Path]) -> list[Wake]:
+    """Wakes models in the order of the calls.
+
+    Raises:
+        RuntimeError: If not all is asleep before a call.
+    """
     wakes: list[Wake] = []
-    launcher_mib = 0.0
     with platform(folder) as running:
         for path in weights:
             manifest = {
@@ -158,19 +191,22 @@ def bench_wakes(
                 "scaling": {"idle_timeout_s": 0.5},
             }
             running.admin("models", manifest)
-        for count in range(number):
+        for count, model in enumerate(calls):
             wait_until(running.is_all_asleep)
             time.sleep(0.3)
             mapped = [pid for pid in processes() if maps_any(pid, folder)]
-            if mapped or not running.is_all_asleep():
+            hosts = running.admin("hosts")
+            free = sum(host["engine_id"] is None for host in hosts)
+            if mapped or free < len(hosts) or running.admin("engines"):
                 raise RuntimeError(f"not all asleep before wake {count}: {mapped} map weights")
-            wakes.append(wake(running, chance.choice(weights).name))
-            launcher_mib = max(launcher_mib, resident_mib(launcher_of(running)))
-            shown = wakes[-1].took_s
+            one = wake(running, model, len(mapped), free, len(hosts))
+            wakes.append(one)
+            took = "lost" if one.took_s is None else f"{one.took_s:.3f} s"
             say(
-                f"wake {count + 1}/{number}: {wakes[-1].model} {shown} s, load {wakes[-1].load:.1f}"
+                f"wake {count + 1}/{len(calls)}: {model} {took}; before it {len(mapped)} processes"
+                f" mapped weights, {free} of {len(hosts)} hosts were free; load {one.load:.1f}"
             )
-    return wakes, launcher_mib
+    return wakes
 
 
 _launchers: list[int] = []
@@ -185,18 +221,20 @@ def launcher_of(running: Platform) -> int:
     return _launchers[0] if _launchers else 0
 
 
-def wake(running: Platform, model: str) -> Wake:
-    """Calls a model and measures until its first token."""
+def wake(running: Platform, model: str, mapped: int, hosts_free: int, hosts: int) -> Wake:
+    """Calls a model and measures until its first token; what was checked before is noted."""
     load = os.getloadavg()[0]
+    checked = {"processes_that_map_weights": mapped, "hosts_free": hosts_free, "hosts": hosts}
     try:
         took_s = first_token_s(running._host, model, KEYS["PENSTOCK_API_KEY"])
     except (OSError, http.client.HTTPException, RuntimeError) as exc:
         say(f"lost: {exc!r}")
-        return Wake(model, None, None, 0.0, load)
+        return Wake(model, None, None, 0.0, 0.0, load, **checked)
     pids = [engine["pid"] for engine in running.admin("engines") if engine["pid"]]
-    private = max((private_mib(pid) for top in pids for pid in family(top)), default=0.0)
+    private = max((sum(map(private_mib, family(top))) for top in pids), default=0.0)
+    launcher_mib = resident_mib(launcher_of(running))
     start = running.admin(f"models/{model}/starts")[-1]
-    return Wake(model, took_s, start, private, load)
+    return Wake(model, took_s, start, private, launcher_mib, load, **checked)
 
 
 def first_token_s(host: str, model: str, key: str) -> float:
@@ -307,16 +345,46 @@ def _server_start_s(folder: Path, *more: str) -> float:
 # --- the report -------------------------------------------------------------------------------
 
 
-def report(
-    wakes: list[Wake], launcher_mib: float, eager_s: float | None, default_s: float | None
-) -> None:
-    """Prints figures, the waterfall of a median wake, and the JSON line."""
+@dataclass(frozen=True)
+class Servers:
+    """Seconds that vLLM's own server takes to its first token; None: not measured."""
+
+    eager_s: float | None
+    default_s: float | None
+
+
+def report(demo: list[Wake], large: list[Wake], server: Servers, large_server: Servers) -> None:
+    """Prints figures, the waterfalls of median wakes, and the JSON line."""
+    line: dict[str, Any] = {"bench": "cold-start", **figures(demo, server)}
+    if large:
+        line["large"] = figures(large, large_server)
+    launcher_mib = max(one.launcher_mib for one in [*demo, *large])
+    private = max(one.private_mib for one in demo)
+    say(f"launcher {launcher_mib:.0f} MiB resident (bar {LAUNCHER_BAR_MIB})")
+    say(f"largest demo engine {private:.0f} MiB private, its processes together"
+        f" (bar {ENGINE_BAR_MIB})")  # fmt: skip
+    loads = [one.load for one in demo]
+    say(f"load average {min(loads):.1f} to {max(loads):.1f} on {os.cpu_count()} CPUs")
+    line |= {
+        "launcher_mib": round(launcher_mib),
+        "engine_private_mib": round(private),
+        "mapped_before": sum(one.processes_that_map_weights for one in [*demo, *large]),
+        "hosts_taken_before": sum(one.hosts - one.hosts_free for one in [*demo, *large]),
+        "load": [round(min(loads), 1), round(max(loads), 1)],
+    }
+    sys.stdout.write(json.dumps(line) + "\n")
+
+
+def figures(wakes: list[Wake], server: Servers) -> dict[str, Any]:
+    """What the JSON line says of some wakes; prints the waterfall of their median.
+
+    Raises:
+        RuntimeError: If all were lost.
+    """
     done = sorted((w for w in wakes if w.took_s is not None), key=lambda w: w.took_s or 0.0)
     times = [w.took_s or 0.0 for w in done]
     if not done:
         raise RuntimeError("every wake was lost")
-    median_s = statistics.median(times)
-    p95_s = times[min(len(times) - 1, int(0.95 * len(times)))]
     middle = done[len(done) // 2]
     say(f"\nwaterfall of a median wake, {middle.model}:")
     before = 0.0
@@ -324,23 +392,17 @@ def report(
         say(f"  {mark['phase']:<13} {1000 * (mark['at_s'] - before):7.1f} ms"
             f"   at {1000 * mark['at_s']:7.1f} ms")  # fmt: skip
         before = mark["at_s"]
-    private = max(wake.private_mib for wake in done)
-    say(f"launcher {launcher_mib:.0f} MiB resident (bar {LAUNCHER_BAR_MIB})")
-    say(f"largest engine process {private:.0f} MiB private (bar {ENGINE_BAR_MIB})")
-    loads = [wake.load for wake in wakes]
-    say(f"load average {min(loads):.1f} to {max(loads):.1f} on {os.cpu_count()} CPUs")
-    line = {
-        "bench": "cold-start",
+    median_s = statistics.median(times)
+    return {
         "median_s": round(median_s, 3),
-        "p95_s": round(p95_s, 3),
+        "p95_s": round(times[min(len(times) - 1, int(0.95 * len(times)))], 3),
         "max_s": round(times[-1], 3),
         "wakes": len(wakes),
         "lost": len(wakes) - len(done),
-        "server_eager_s": eager_s and round(eager_s, 1),
-        "server_default_s": default_s and round(default_s, 1),
-        "speedup": eager_s and round(eager_s / median_s, 1),
+        "server_eager_s": server.eager_s and round(server.eager_s, 1),
+        "server_default_s": server.default_s and round(server.default_s, 1),
+        "speedup": server.eager_s and round(server.eager_s / median_s, 1),
     }
-    sys.stdout.write(json.dumps(line) + "\n")
 
 
 def say(text: str) -> None:
