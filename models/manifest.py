@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from models.errors import ManifestError
 from models.schedule import ScheduleSpec, bounds_at
+from models.sources import Access, is_fetched
 from models.weights_spec import WeightsSpec, check_source
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
@@ -171,6 +172,11 @@ class Manifest(Strict):
     """What one engine needs of a machine."""
     scaling: ScalingSpec = ScalingSpec()
     """How many engines the model has, and when."""
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether the weights pass through the node cache."""
+        return is_fetched(self.source, Access(copy=self.weights.copy_to_node))
 
     @model_validator(mode="after")
     def _has_a_readable_source(self) -> Self:

@@ -17,6 +17,7 @@ from serving.protocol import (
     HostReport,
     Message,
 )
+from serving.shares import ShareReport
 
 MAX_BODY_BYTES = 16 * 2**20
 
@@ -76,6 +77,12 @@ async def demand(request: Request, here: Here) -> Response:
     return _json(here.loop.hear(await _message(request, DemandReport)))
 
 
+@router.post("/limits")
+async def limits(request: Request, here: Here) -> Response:
+    """A gateway reports what it used of limits and gets its shares of them."""
+    return _json(here.shares.report(await _message(request, ShareReport)))
+
+
 @router.post("/hosts/register")
 async def register(request: Request, here: Here) -> Response:
     """A host introduces itself."""
@@ -109,6 +116,8 @@ async def assignment(host_id: str, request: Request, here: Here, after: After = 
 async def report(host_id: str, request: Request, here: Here) -> Response:
     """A host reports what it sees."""
     seen = await _message(request, HostReport)
+    if (host := here.loop.fleet.find(host_id)) is not None:
+        host.fetches = seen.fetches
     return _json(HostAdmission(known=here.loop.report(host_id, seen.engine)))
 
 

@@ -16,6 +16,7 @@ from serving.controller.events import EventLog
 from serving.controller.moment import Moment, now
 from serving.controller.observed import Engine, Fleet, Host
 from serving.controller.recorded import Recorded
+from serving.controller.prefetch import spread
 from serving.controller.registry import DeployedModel, Registry
 from serving.controller.routes import RouteTable, make_route
 from serving.controller.standing import Seen, Standing, assess
@@ -99,6 +100,7 @@ class ControlLoop:
             )
         if enrolled.adopted is not None:
             self.targets.found_running(enrolled.adopted.model, moment)
+        spread(self.fleet, self._registry)
         self.kick()
         return enrolled.host
 
@@ -122,7 +124,9 @@ class ControlLoop:
                     self._telemetry.observe_first_token(trace)
         if any(d.queued and not self._has_ready(d.model) for d in report.models):
             self.kick()
+        self._hear_trouble(report)
         return DemandReply(
+            quarantined=self.gateways.quarantined(report.gateway_id),
             leases={
                 engine.engine_id: self.gateways.lease(report.gateway_id, engine.model, engine.slots)
                 for engine in self.fleet.bound()
@@ -130,9 +134,24 @@ class ControlLoop:
             }
         )
 
+    def _hear_trouble(self, report: DemandReport) -> None:
+        """Engines that hang, and requests that engines died of."""
+        for engine in self.fleet.bound() if report.suspect else ():
+            if engine.engine_id in report.suspect and engine.life is Life.READY:
+                engine.hung = True
+                self.kick()
+        for request in report.quarantined:
+            engines = ", ".join(request.engine_ids)
+            self._events.record(
+                "request_quarantined",
+                f"request {request.request_id} is refused for a while: {engines} died of it",
+                model=request.model,
+            )
+
     def changed(self, model: str) -> None:
         """The model was deployed or deleted: its failures are forgotten."""
         self._bindings.forgive(model)
+        spread(self.fleet, self._registry)
         self.kick()
 
     # --- what others ask ----------------------------------------------------------------------
@@ -191,7 +210,8 @@ class ControlLoop:
 
     def _find_dead(self, moment: Moment) -> None:
         for engine in self.fleet.bound():
-            overdue = moment.s - engine.bound_s >= self._settings.start_timeout_s
+            since_s = max(engine.bound_s, self.fleet.fetched_s(engine, moment.s))
+            overdue = moment.s - since_s >= self._settings.start_timeout_s
             engine.timed_out = engine.life is Life.STARTING and overdue
             if engine.life is Life.DEAD:
                 self._bindings.died(engine, moment)

@@ -16,6 +16,7 @@ from serving.protocol import (
     EngineAssignment,
     EnginePhase,
     EngineReport,
+    FetchReport,
     HostRegistration,
     StartPhase,
 )
@@ -54,8 +55,12 @@ class Engine:
     """`ready` was told to the world."""
     vanished: int = 0
     """Reports in a row in which the host had no engine though it had one before."""
+    fetched_s: float = 0.0
+    """When it was last seen to wait for its weights."""
     timed_out: bool = False
     """It was not ready in time; the loop says so."""
+    hung: bool = False
+    """It holds requests and makes no steps; a gateway says so."""
 
     @property
     def phase(self) -> EnginePhase:
@@ -67,7 +72,7 @@ class Engine:
     @property
     def life(self) -> Life:
         """The phase as the binder sees it; a bound engine that drains is going to die."""
-        if self.timed_out:
+        if self.timed_out or self.hung:
             return Life.DEAD
         match self.phase:
             case EnginePhase.STARTING:
@@ -91,6 +96,8 @@ class Engine:
             return self.report.error
         if self.timed_out:
             return "it was not ready in time"
+        if self.hung:
+            return "it hung: it held requests and made no steps"
         return "its host lost it" if self.vanished >= VANISHED_AFTER else None
 
     @property
@@ -122,6 +129,10 @@ class Host:
     polls: int = 0
     poll_dropped_s: float | None = None
     """When its last long poll broke off; None if another one came since."""
+    prefetch: tuple[Manifest, ...] = ()
+    """Models whose weights it shall fetch beforehand."""
+    fetches: tuple[FetchReport, ...] = ()
+    """How far it is with them, and with those of an engine that starts."""
     retires: bool = False
     """It stops its engine by itself: it is about to end."""
 
@@ -139,16 +150,21 @@ class Host:
     def assignment(self) -> Assignment:
         """What its long poll answers."""
         engine = self.engine
+        drain = self.leaving is None or not self.leaving.hung
         if engine is None or engine.manifest is None:
-            return Assignment(version=self.changes.version)
+            return Assignment(
+                version=self.changes.version, prefetch=self.prefetch, drain=drain
+            )
         return Assignment(
             version=self.changes.version,
+            drain=drain,
             engine=EngineAssignment(
                 engine_id=engine.engine_id,
                 revision=engine.revision,
                 manifest=engine.manifest,
                 start_id=engine.start_id,
             ),
+            prefetch=self.prefetch,
         )
 
     @property
@@ -276,6 +292,19 @@ class Fleet:
         for engine in self.bound():
             found.setdefault(engine.model, []).append(engine)
         return found
+
+    def fetched_s(self, engine: Engine, now_s: float) -> float:
+        """When the engine was last seen to wait for its weights: a fetch has no time limit of its
+        own, as long as its host reports it."""
+        host = self.find(engine.host_id)
+        if host is not None and engine.life is Life.STARTING:
+            waits = any(
+                f.model == engine.model and not f.done and f.total_bytes for f in host.fetches
+            )
+            forked = StartPhase.FORKED in engine.marks
+            if waits and not forked:
+                engine.fetched_s = now_s
+        return engine.fetched_s
 
     def bury(self, engine: Engine) -> None:
         """Remembers an engine that is not bound any more, for the sake of its log."""

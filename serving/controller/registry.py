@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from models.errors import ManifestError, ModelNotFoundError
+from models.errors import ConflictError, ManifestError, ModelNotFoundError
 from models.manifest import Manifest
 from models.sources import check_local
 from serving.controller.store import Store, StoredModel, StoredRevision
@@ -84,7 +84,7 @@ class ApplyResult:
 
 def engine_digest(manifest: Manifest) -> str:
     """Equal for manifests that give the same engine; scaling is not part of it."""
-    text = manifest.model_dump_json(include={"name", "source", "engine", "resources"})
+    text = manifest.model_dump_json(include={"name", "source", "weights", "engine", "resources"})
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -158,16 +158,35 @@ class Registry:
         except KeyError:
             raise ModelNotFoundError(f"the model {name!r} is not deployed", param="model") from None
 
-    async def apply(self, manifest: Manifest, at: float) -> ApplyResult:
+    def check(self, manifest: Manifest) -> None:
+        """Refuses what this platform can never run; see the function of that name."""
+        check(manifest, self._limits)
+
+    async def apply(
+        self, manifest: Manifest, at: float, if_revision: int | None = None
+    ) -> ApplyResult:
         """Makes the manifest the model's current revision, unless it is that already.
+
+        Args:
+            manifest: The model.
+            at: Now, in Unix seconds.
+            if_revision: The revision that the caller has seen; 0 for none.
 
         Raises:
             SourceError, ManifestError: As `check` does.
+            ConflictError: If another revision was deployed since the caller looked.
             DatabaseError: If the registry cannot be written; nothing has changed then.
         """
         check(manifest, self._limits)
         async with self._writing:
             known = self._models.get(manifest.name)
+            current = 0 if known is None else known.revision
+            if if_revision is not None and if_revision != current:
+                raise ConflictError(
+                    f"{manifest.name} was deployed by somebody else meanwhile: revision {current}",
+                    param="if_revision",
+                    hint=f"`penstock describe {manifest.name}` shows what; then deploy again",
+                )
             if known is not None and known.manifest == manifest:
                 return ApplyResult(known.revision, changed=False, is_new=False)
             number = await self._store.add_revision(manifest, at)

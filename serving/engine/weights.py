@@ -94,7 +94,7 @@ class NodeWeights:
 
     def want(self, manifests: tuple[Manifest, ...]) -> None:
         """See Weights."""
-        fetched = tuple(manifest for manifest in manifests if is_fetched(manifest))
+        fetched = tuple(manifest for manifest in manifests if manifest.is_fetched)
         if fetched == self._wanted:
             return
         self._wanted = fetched
@@ -185,11 +185,6 @@ class NodeWeights:
 
     def _access(self, manifest: Manifest) -> Access:
         return manifest.weights.access(self._secrets, code=manifest.engine.trust_remote_code)
-
-
-def is_fetched(manifest: Manifest) -> bool:
-    """Whether a model's weights pass through the node cache."""
-    return sources.is_fetched(manifest.source, Access(copy=manifest.weights.copy_to_node))
 
 
 def read_ahead(folder: Path) -> int:
