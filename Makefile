@@ -46,6 +46,7 @@ fix: setup ## what ruff can mend by itself
 docs: setup ## write docs/reference and the chart's values from the code
 	$(BIN)/python scripts/reference.py
 	PYTHONPATH=. $(BIN)/python scripts/chart.py
+	$(BIN)/python scripts/dashboards.py
 
 .PHONY: bench
 bench: setup ## load test of what serves at URL, with PENSTOCK_API_KEY (BENCH_FLAGS="--help")
