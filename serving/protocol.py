@@ -216,6 +216,8 @@ class Assignment(Message):
 
     version: int
     engine: EngineAssignment | None = None
+    drain: bool = True
+    """Whether the engine before it gets time to end its requests; one that hangs does not."""
     prefetch: tuple[Manifest, ...] = ()
     """Models that the host may have to start later, whose weights it fetches beforehand."""
 
@@ -231,6 +233,8 @@ class EngineLoadReport(Message):
     waiting: int = Field(default=0, ge=0)
     kv_use: float = Field(default=0.0, ge=0)
     """Share of the KV cache in use, 0 to 1."""
+    kv_tokens: int = Field(default=0, ge=0)
+    """Tokens that the KV cache holds; 0 where it cannot tell."""
     decode_steps: int = Field(default=0, ge=0)
     """Steps without a prompt."""
     decode_seqs: float = Field(default=0.0, ge=0)
@@ -260,8 +264,6 @@ class EngineReport(Message):
     url: str | None = None
     token: str | None = Field(default=None, repr=False)
     slots: int = 0
-    kv_tokens: int = 0
-    """Tokens that its KV cache holds; 0 where it cannot tell."""
     max_model_len: int | None = None
     pid: int | None = None
     marks: tuple[PhaseMark, ...] = ()

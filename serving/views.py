@@ -159,7 +159,8 @@ class EventView(View):
     at: datetime
     kind: str
     """`deployed`, `deploy_refused`, `deleted`, `woken`, `ready`, `slept`, `engine_failed`,
-    `engine_lost`, `host_joined`, `host_lost`, `model_failed`, `pool_scaled`, ..."""
+    `engine_lost`, `host_joined`, `host_lost`, `model_failed`, `pool_scaled`,
+    `request_quarantined`, ..."""
     model: str | None
     engine_id: str | None
     message: str

@@ -9,6 +9,9 @@ from serving.protocol import DemandReport, ModelDemand
 STALE_AFTER_S = 2.0
 """A gateway reports each 0.25 s; one that was silent for this long is gone."""
 
+QUARANTINE_TOLD_S = 10.0
+"""Each gateway is told of the others' quarantined requests for this long."""
+
 LONGEST_WAIT_S = 86_400.0
 """No request waits longer; what a gateway says beyond it is its clock's mistake."""
 
@@ -73,6 +76,7 @@ class Gateways:
     def __init__(self) -> None:
         self._heard: dict[str, _Heard] = {}
         self._counts: dict[str, Counts] = {}
+        self._quarantined: list[tuple[float, str, str]] = []  # at_s, gateway, fingerprint
 
     def __len__(self) -> int:
         return len(self._heard)
@@ -87,6 +91,11 @@ class Gateways:
             counts = self._counts.get(part.model, NO_COUNTS).plus(part)
             if counts != NO_COUNTS:
                 self._counts[part.model] = counts
+        for one in report.quarantined:
+            self._quarantined.append((now_s, report.gateway_id, one.fingerprint))
+        since_s = now_s - QUARANTINE_TOLD_S
+        if self._quarantined and self._quarantined[0][0] < since_s:
+            self._quarantined = [one for one in self._quarantined if one[0] >= since_s]
 
     def drop_stale(self, now_s: float) -> None:
         """Forgets the gateways that were silent for STALE_AFTER_S."""
@@ -129,6 +138,10 @@ class Gateways:
         """This gateway's share of one of the model's engines."""
         requests = {g: heard.requests.get(model, 0) for g, heard in self._heard.items()}
         return split(slots, requests).get(gateway_id, 1)
+
+    def quarantined(self, gateway_id: str) -> tuple[str, ...]:
+        """Fingerprints that the other gateways lately put into quarantine."""
+        return tuple(known_as for _, who, known_as in self._quarantined if who != gateway_id)
 
 
 def _with(known: Demand, part: ModelDemand, heard_s: float) -> Demand:

@@ -26,6 +26,7 @@ def make_route(model: DeployedModel, standing: Standing, engines: Iterable[Engin
                     token=report.token,
                     revision=engine.revision,
                     slots=engine.slots,
+                    kv_tokens=0 if report.load is None else report.load.kv_tokens,
                 )
             )
             max_model_len = report.max_model_len or max_model_len

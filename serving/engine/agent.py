@@ -202,7 +202,7 @@ class HostAgent:
         self._changed.set()
 
     async def _finish(self, run: EngineRun, running: asyncio.Task[None]) -> None:
-        run.stop()
+        run.stop(drain=self._assignment.drain)
         await asyncio.wait({running})  # not `await running`: our own cancelling must not reach it
         await self._try_to_report()  # the end of this engine, before the next one is spoken of
         self._run = self._running = None

@@ -76,6 +76,7 @@ class EngineRun:
         self._around = around
         self._on_change = on_change
         self._stop = asyncio.Event()
+        self._drains = True
         self._lease: Lease | None = None
         self._weights: Have | None = None
         self._client: EngineClient | None = None
@@ -98,8 +99,9 @@ class EngineRun:
         """What the host sees of the engine now."""
         return self._report
 
-    def stop(self) -> None:
-        """Has the engine drained and ended; `run` then returns."""
+    def stop(self, *, drain: bool = True) -> None:
+        """Has the engine drained, unless that is in vain, and ended; `run` then returns."""
+        self._drains = drain
         self._stop.set()
 
     async def run(self) -> None:
@@ -109,7 +111,8 @@ class EngineRun:
         try:
             await asyncio.wait({life, stop}, return_when=asyncio.FIRST_COMPLETED)
             if not life.done():
-                await self._drain(life)
+                if self._drains:
+                    await self._drain(life)
             elif (exc := life.exception()) is not None:
                 self._fail(exc)
         finally:

@@ -107,6 +107,13 @@ class Pulse:
         """The gateway's leases leave nothing to reject."""
 
 
+def _kv_tokens(engine_client: Any) -> int:
+    """What the KV cache holds; 0 where the engine does not tell."""
+    cache = getattr(getattr(engine_client, "vllm_config", None), "cache_config", None)
+    blocks, size = getattr(cache, "num_gpu_blocks", None), getattr(cache, "block_size", None)
+    return blocks * size if isinstance(blocks, int) and isinstance(size, int) else 0
+
+
 def take(app: Any) -> dict[str, float] | None:
     """The sums of the engine behind a vLLM app; begins to count at the first call.
 
@@ -119,6 +126,6 @@ def take(app: Any) -> dict[str, float] | None:
         return None
     for logger in loggers:
         if isinstance(logger, Pulse):
-            return asdict(logger.sums)
+            return asdict(logger.sums) | {"kv_tokens": _kv_tokens(state.engine_client)}
     loggers.append(Pulse())
     return None
