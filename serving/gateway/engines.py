@@ -1,24 +1,31 @@
-"""The pooled HTTP client towards the engines; aiohttp's failures end here."""
+"""The pooled HTTP client towards the engines, and what their failures are called."""
 
-import io
+import asyncio
+import ssl
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
 
-import aiohttp
-from yarl import URL
-
-from serving.gateway.sessions import SessionOwner
+from serving.gateway.upstream import BrokenOffError, Sink, Upstream
 from serving.protocol import EndpointRoute
 
 KEEPALIVE_S = 2.0
 """vLLM's server closes idle connections after 5 s; ours go well before, so that no request
 is written into one that is just being closed and an engine is taken for dead."""
 
-IN_MEMORY_BYTES = 2**20
-"""aiohttp wants larger bodies as a stream."""
+CONNECT_TIMEOUT_S = 3.0
+
+SWEEP_S = 1.0
+"""Idle connections are looked through this often."""
 
 ERROR_BODY_BYTES = 2**20
 """As much of an engine's error is read."""
+
+STREAM = "text/event-stream"
 
 
 class EngineGoneError(Exception):
@@ -32,11 +39,13 @@ class EngineBrokeError(Exception):
 class EngineReply:
     """An engine's answer, whose body is still to be read."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-        self.status = response.status
-        self.content_type = response.headers.get("Content-Type", "application/json")
-        self.streams = self.content_type.startswith("text/event-stream")
+    __slots__ = ("_upstream", "content_type", "status", "streams")
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self.status = upstream.status
+        self.content_type = upstream.content_type
+        self.streams = upstream.content_type.startswith(STREAM)
 
     async def next_bytes(self) -> bytes:
         """What has arrived since the last call, at least one byte; empty at the end.
@@ -45,9 +54,33 @@ class EngineReply:
             EngineBrokeError: If the answer is cut off.
         """
         try:
-            return await self._response.content.readany()
-        except (aiohttp.ClientError, OSError) as exc:
-            raise EngineBrokeError(f"{type(exc).__name__}: {exc}") from exc
+            return await self._upstream.read()
+        except BrokenOffError as exc:
+            raise EngineBrokeError(str(exc)) from exc
+
+    async def pour(self, sink: Sink) -> None:
+        """Gives the rest to `sink` as it comes, without a task's wake for each part.
+
+        Raises:
+            EngineBrokeError: If the answer is cut off.
+            Exception: What the sink raises.
+        """
+        try:
+            await self._upstream.pour(sink)
+        except BrokenOffError as exc:
+            raise EngineBrokeError(str(exc)) from exc
+
+    def pause(self) -> None:
+        """Reads no more for now: the engine's server then merges what it has to say."""
+        self._upstream.pause()
+
+    def resume(self) -> None:
+        """Reads on."""
+        self._upstream.resume()
+
+    def fail(self, error: Exception) -> None:
+        """Gives the answer up; whoever waits for it gets this error."""
+        self._upstream.fail(error)
 
     async def whole_body(self) -> bytes:
         """The rest of the body.
@@ -73,12 +106,46 @@ class EngineReply:
         return b"".join(parts)
 
 
-class EngineClient(SessionOwner):
-    """Sends requests to engines over pooled connections."""
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where an engine's server listens."""
+
+    host: str
+    port: int
+    tls: bool
+
+    @property
+    def authority(self) -> str:
+        """As it stands in the Host header."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+
+
+class EngineClient:
+    """Sends requests to engines over pooled connections; to be used inside `async with`."""
 
     def __init__(self) -> None:
-        super().__init__(keepalive_s=KEEPALIVE_S)
-        self._urls: dict[tuple[str, str], URL] = {}
+        self._idle: defaultdict[Address, list[Upstream]] = defaultdict(list)
+        self._heads: dict[tuple[str, str, str], tuple[Address, bytes]] = {}
+        self._tls: ssl.SSLContext | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._sweeper = asyncio.create_task(self._sweep())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for connections in self._idle.values():
+            for connection in connections:
+                connection.close()
+        self._idle.clear()
 
     @asynccontextmanager
     async def post(
@@ -95,30 +162,75 @@ class EngineClient(SessionOwner):
             EngineGoneError: If no connection could be made.
             EngineBrokeError: If the engine broke off before it answered.
         """
-        headers = {
-            "Authorization": f"Bearer {route.token}",
-            "Content-Type": content_type,
-            "X-Request-Id": request_id,
-        }
-        data = body if len(body) <= IN_MEMORY_BYTES else io.BytesIO(body)
+        address, head = self._head(route, path)
+        upstream = self._take(address) or await self._connect(address)
         try:
-            response = await self.session.post(
-                self._url(route.url, path), data=data, headers=headers, allow_redirects=False
-            )
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
-            raise EngineGoneError(f"{type(exc).__name__}: {exc}") from exc
-        except (aiohttp.ClientError, OSError) as exc:
-            raise EngineBrokeError(f"{type(exc).__name__}: {exc}") from exc
-        try:
-            yield EngineReply(response)
+            rest = f"content-type: {content_type}\r\nx-request-id: {request_id}\r\n"
+            size = f"content-length: {len(body)}\r\n\r\n"
+            try:
+                await upstream.ask(head + (rest + size).encode("latin-1") + body)
+            except BrokenOffError as exc:
+                raise EngineBrokeError(str(exc)) from exc
+            yield EngineReply(upstream)
         finally:
-            # A response that was read to its end has given its connection back already.
-            response.close()
+            if upstream.reusable and not upstream.closed:
+                upstream.idle_since_s = asyncio.get_running_loop().time()
+                self._idle[address].append(upstream)
+            else:
+                upstream.close()
 
-    def _url(self, base: str, path: str) -> URL:
-        url = self._urls.get((base, path))
-        if url is None:
-            if len(self._urls) > 10_000:  # engines come and go for weeks
-                self._urls.clear()
-            url = self._urls[base, path] = URL(base.rstrip("/") + path, encoded=True)
-        return url
+    def _take(self, address: Address) -> Upstream | None:
+        idle = self._idle.get(address)
+        now_s = asyncio.get_running_loop().time()
+        while idle:
+            upstream = idle.pop()
+            if not upstream.closed and now_s - upstream.idle_since_s < KEEPALIVE_S:
+                return upstream
+            upstream.close()
+        return None
+
+    async def _connect(self, address: Address) -> Upstream:
+        loop = asyncio.get_running_loop()
+        if address.tls and self._tls is None:
+            self._tls = await asyncio.to_thread(ssl.create_default_context)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                _, upstream = await loop.create_connection(
+                    lambda: Upstream(loop), address.host, address.port,
+                    ssl=self._tls if address.tls else None,
+                )  # fmt: skip
+        except (OSError, TimeoutError) as exc:
+            raise EngineGoneError(f"{type(exc).__name__}: {exc}") from exc
+        return upstream
+
+    def _head(self, route: EndpointRoute, path: str) -> tuple[Address, bytes]:
+        known = self._heads.get((route.url, route.token, path))
+        if known is None:
+            if len(self._heads) > 10_000:  # engines come and go for weeks
+                self._heads.clear()
+            parts = urlsplit(route.url)
+            tls = parts.scheme == "https"
+            address = Address(parts.hostname or "", parts.port or (443 if tls else 80), tls)
+            head = (
+                f"POST {parts.path.rstrip('/')}{path} HTTP/1.1\r\nhost: {address.authority}\r\n"
+                f"authorization: Bearer {route.token}\r\n"
+            )
+            known = self._heads[route.url, route.token, path] = (address, head.encode("latin-1"))
+        return known
+
+    async def _sweep(self) -> None:
+        """Closes what has been idle for too long."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            oldest_s = asyncio.get_running_loop().time() - KEEPALIVE_S
+            for address, connections in list(self._idle.items()):
+                kept = []
+                for connection in connections:
+                    if not connection.closed and connection.idle_since_s > oldest_s:
+                        kept.append(connection)
+                    else:
+                        connection.close()
+                if kept:
+                    self._idle[address] = kept
+                else:
+                    del self._idle[address]

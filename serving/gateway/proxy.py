@@ -23,15 +23,18 @@ from starlette.types import Receive, Scope, Send
 
 from models.errors import BodyTooLargeError, PenstockError, UnavailableError, UpstreamError
 from serving.gateway.auth import Keyring, check_model
-from serving.gateway.bodies import TenantLeftError, WhileTenantStays, read_body
+from serving.gateway.bodies import TenantLeftError, read_body
 from serving.gateway.calls import Call, Reading, cache_salt
+from serving.gateway.connection import TENANT, Tenant, WhileConnected
 from serving.gateway.endpoint import Endpoint
 from serving.gateway.engines import EngineBrokeError, EngineClient, EngineGoneError, EngineReply
 from serving.gateway.errors import Answer, answer_of, answer_of_engine, sse_event
 from serving.gateway.lane import Lane, Place
 from serving.gateway.lanes import Lanes
+from serving.gateway.limits import LimitsToll
 from serving.gateway.media import check_addresses
 from serving.gateway.quarantine import QuarantinedError, fingerprint
+from serving.gateway.relay import EngineError, Relay
 from serving.gateway.stream import Transcript, WholeLines, split_at_error, status_in_error
 from serving.gateway.surface import Body, Operation
 from serving.gateway.telemetry import GatewayMetrics
@@ -76,6 +79,7 @@ class Limits:
     deadline_s: float
     max_media_bytes: int = 0  # body with media, where it is more
     media_domains: frozenset[str] = frozenset()  # whose URLs an engine may fetch
+    slow_client_timeout_s: float = 30.0  # of a tenant who does not read its stream
 
 
 class Proxy:
@@ -90,6 +94,7 @@ class Proxy:
         engines: EngineClient,
         metrics: GatewayMetrics,
         tolls: Sequence[Toll] = (),
+        caps: LimitsToll | None = None,
     ) -> None:
         self._operation = operation
         self._limits = limits
@@ -98,6 +103,7 @@ class Proxy:
         self._engines = engines
         self._metrics = metrics
         self._tolls = tolls
+        self._caps = caps
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request.
@@ -108,16 +114,20 @@ class Proxy:
         """
         visit = Visit(scope["state"]["request_id"], self._operation.path, time.monotonic())
         headers = scope["headers"]
+        scope["state"]["headers"] = visit.headers
         try:
             key = self._keyring.admit(visit, headers, scope.get("query_string", b""))
             reading = await self._read(receive, headers)
             check_model(key, reading.model)
             lane = self._lanes.get(reading.model)
             visit.model = reading.model
+            if self._caps is not None:
+                self._caps.cap_answer(visit, reading)
             call = reading.call(cache_salt(visit.org_id or visit.key_id))
-            async with WhileTenantStays(receive), Way(visit) as way:
+            tenant: Tenant = scope[TENANT]
+            async with WhileConnected(tenant), Way(visit) as way:
                 await way.enter(self._tolls, call)
-                await self._serve(call, lane, visit, way, send)
+                await self._serve(call, lane, visit, way, tenant, send)
         except TenantLeftError:
             if not visit.complete:
                 visit.status = CLIENT_LEFT
@@ -158,7 +168,9 @@ class Proxy:
         body = sse_event(answer_of(stopping), self._operation.shape)
         await send({"type": "http.response.body", "body": body})
 
-    async def _serve(self, call: Call, lane: Lane, visit: Visit, way: Way, send: Send) -> None:
+    async def _serve(
+        self, call: Call, lane: Lane, visit: Visit, way: Way, tenant: Tenant, send: Send
+    ) -> None:
         self._lanes.quarantine.check(call.model, call.body, visit.began_s)
         visit.start_id = visit.usage_id
         place = lane.place(visit, call, self._limits.deadline_s)
@@ -172,7 +184,7 @@ class Proxy:
                 if not again:
                     waited_s = time.monotonic() - visit.began_s
                     self._metrics.queue_wait.labels(visit.model).observe(waited_s)
-                verdict = await self._attempt(call, lane, endpoint, visit, way, send)
+                verdict = await self._attempt(call, lane, endpoint, visit, way, tenant, send)
                 if verdict is Verdict.ANSWERED:
                     return
                 place.avoid.add(visit.engine_id)
@@ -220,7 +232,14 @@ class Proxy:
         return QuarantinedError()
 
     async def _attempt(
-        self, call: Call, lane: Lane, endpoint: Endpoint, visit: Visit, way: Way, send: Send
+        self,
+        call: Call,
+        lane: Lane,
+        endpoint: Endpoint,
+        visit: Visit,
+        way: Way,
+        tenant: Tenant,
+        send: Send,
     ) -> Verdict:
         posting = self._engines.post(
             endpoint.route, self._operation.path, call.body, visit.attempt_id, call.content_type
@@ -231,7 +250,7 @@ class Proxy:
                     body = await reply.error_body()
                     return await self._refused(reply.status, body, visit, send)
                 if reply.streams:
-                    return await self._stream(call, reply, lane, visit, way, send)
+                    return await self._stream(call, reply, lane, visit, way, tenant, send)
                 body = await reply.whole_body()
         except EngineGoneError:
             return Verdict.GONE
@@ -268,7 +287,14 @@ class Proxy:
         lane.note_first_token(visit.start_id, visit.engine_id, time.time(), after_s)
 
     async def _stream(
-        self, call: Call, reply: EngineReply, lane: Lane, visit: Visit, way: Way, send: Send
+        self,
+        call: Call,
+        reply: EngineReply,
+        lane: Lane,
+        visit: Visit,
+        way: Way,
+        tenant: Tenant,
+        send: Send,
     ) -> Verdict:
         """Forwards a stream.
 
@@ -288,27 +314,22 @@ class Proxy:
         self._note_first_byte(lane, visit)
         await way.cleared()
         await self._start_stream(reply, visit, send)
+        relay = Relay(reply, tenant, transcript, lines, self._limits.slow_client_timeout_s)
+        relay.write(chunk)
         try:
-            while not error:
-                chunk = transcript.read(chunk)
-                visit.tokens, visit.delivered = transcript.tokens, transcript.delivered
-                if chunk:
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                if not (arrived := await reply.next_bytes()):
-                    chunk = transcript.read(lines.rest())
-                    visit.tokens, visit.delivered = transcript.tokens, transcript.delivered
-                    break
-                chunk, error = split_at_error(lines.feed(arrived))
-            else:
-                chunk = transcript.read(chunk) + self._cut(
-                    visit, error.decode(errors="replace"), error
-                )
-                visit.tokens, visit.delivered = transcript.tokens, transcript.delivered
+            if error:
+                raise EngineError(error)
+            await relay.run()
+            end = transcript.read(lines.rest())
+        except EngineError as exc:
+            end = self._cut(visit, str(exc), exc.error)
         except EngineBrokeError as exc:
             visit.broken.append(visit.engine_id)
-            chunk = self._cut(visit, str(exc))
+            end = self._cut(visit, str(exc))
+        finally:
+            visit.tokens, visit.delivered = transcript.tokens, transcript.delivered
         visit.complete = True
-        await send({"type": "http.response.body", "body": chunk})
+        await send({"type": "http.response.body", "body": end})
         return Verdict.ANSWERED
 
     async def _start_stream(self, reply: EngineReply, visit: Visit, send: Send) -> None:

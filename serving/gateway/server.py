@@ -7,6 +7,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from models.errors import ConflictError
+from serving.gateway.connection import TenantConnection
 from serving.logs import get_logger
 from serving.settings import GatewaySettings
 
@@ -59,7 +60,8 @@ def make_server(app: FastAPI, settings: GatewaySettings) -> Server:
         uvicorn.Config(
             app,
             loop="uvloop",
-            http="httptools",
+            http=TenantConnection,
+            ws="none",
             lifespan="on",
             log_config=None,
             access_log=False,

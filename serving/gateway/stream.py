@@ -9,6 +9,9 @@ from serving.gateway.tokens import FIELD, Tokens, last_usage
 EVENT = b'data: {"'
 """Begins each event with a JSON object; within JSON text its quote would be escaped."""
 
+ERROR_MARK = b'{"error"'
+"""In all of them; looked for first, for it is nearly never there."""
+
 ROLE_ONLY = b'"role":"assistant","content":""'
 """In the first event of vLLM's chats, which bears no token."""
 

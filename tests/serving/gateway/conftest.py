@@ -13,6 +13,7 @@ import uvicorn
 from pydantic import SecretStr
 
 from serving.gateway.app import create_app
+from serving.gateway.connection import TenantConnection
 from serving.settings import GatewaySettings
 from tests.serving.gateway.fake_controller import TENANT_KEY, TOKEN, FakeController, model
 from tests.serving.gateway.fake_engine import FakeEngine
@@ -48,7 +49,7 @@ class Gateway:
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self._server = TestServer(
             uvicorn.Config(
-                create_app(settings), loop="uvloop", http="httptools", log_config=None,
+                create_app(settings), loop="uvloop", http=TenantConnection, log_config=None,
                 access_log=False,
             )
         )  # fmt: skip

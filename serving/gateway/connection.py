@@ -1,0 +1,234 @@
+"""A tenant's connection: uvicorn's, with bounds in time and size, and a way to write a stream's
+parts without a task's wake for each.
+
+The bounds: a request's head comes within HEAD_TIMEOUT_S and MAX_HEAD_BYTES, its body never pauses
+for longer than BODY_PAUSE_S, and whoever does not read is noticed by `Tenant.full`.
+"""
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self, cast
+
+import orjson
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from models.errors import BadRequestError, PenstockError
+from serving.gateway.bodies import TenantLeftError
+
+HEAD_TIMEOUT_S = 10.0
+BODY_PAUSE_S = 10.0
+MAX_HEAD_BYTES = 32 * 2**10
+MAX_HEADERS = 100
+TENANT = "penstock.tenant"
+"""Where an ASGI scope holds the Tenant."""
+
+
+class HeadTooLargeError(PenstockError):
+    """The request's head passes what a connection takes."""
+
+    status = 431
+    type = "invalid_request_error"
+    code = "headers_too_large"
+
+
+class Tenant:
+    """Whoever sent one request, and now waits for its answer."""
+
+    __slots__ = ("_connection", "_cycle", "on_left", "on_room")
+
+    def __init__(self, connection: "TenantConnection", cycle: RequestResponseCycle) -> None:
+        self._connection = connection
+        self._cycle = cycle
+        self.on_left: Callable[[], None] | None = None
+        self.on_room: Callable[[], None] | None = None
+
+    @property
+    def left(self) -> bool:
+        """Whether the connection is gone."""
+        return self._cycle.disconnected or self._connection.transport.is_closing()
+
+    @property
+    def full(self) -> bool:
+        """Whether more is waiting to be written than the transport likes; `on_room` is called
+        when it has gone."""
+        return self._connection.flow.write_paused
+
+    def write(self, body: bytes) -> None:
+        """Writes a part of the answer's body, after its start was sent and before its end."""
+        cycle = self._cycle
+        if cycle.disconnected:
+            return
+        if cycle.chunked_encoding:
+            cycle.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+        else:
+            cycle.transport.write(body)
+
+    def cut(self) -> None:
+        """Ends the connection at once."""
+        self._connection.transport.abort()
+
+
+class TenantConnection(HttpToolsProtocol):
+    """uvicorn's connection, bounded."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._tenants: list[Tenant] = []
+        self._patience: asyncio.TimerHandle | None = None
+        self._in_head = False
+        self._in_body = False
+        self._head_bytes = 0
+        self._header_count = 0
+        self._refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Somebody connects, and shall say what they want soon."""
+        super().connection_made(transport)
+        self._await(HEAD_TIMEOUT_S)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Somebody leaves; whoever works for them is told."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+        tenants, self._tenants = self._tenants, []
+        for tenant in tenants:
+            tenant._cycle.disconnected = True
+            if tenant.on_left is not None:
+                tenant.on_left()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a request."""
+        if self._refused:
+            return
+        if self._in_body:
+            self._await(BODY_PAUSE_S)
+        elif not self._in_head:
+            self._head_bytes = 0
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(HeadTooLargeError(f"the head is larger than {MAX_HEAD_BYTES} bytes"))
+
+    def resume_writing(self) -> None:
+        """There is room again for what is to be written."""
+        super().resume_writing()
+        for tenant in self._tenants:
+            if tenant.on_room is not None:
+                tenant.on_room()
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._in_head = True
+        self._header_count = 0
+        self._await(HEAD_TIMEOUT_S)
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; those past MAX_HEADERS are not kept, for the request is refused."""
+        self._header_count += 1
+        if self._header_count <= MAX_HEADERS:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is here: who sent it is known to the app as `scope[TENANT]`."""
+        self._in_head = False
+        if self._header_count > MAX_HEADERS:
+            raise HeadTooLargeError(f"there are more than {MAX_HEADERS} headers")
+        self._in_body = True
+        self._await(BODY_PAUSE_S)
+        super().on_headers_complete()
+        tenant = Tenant(self, self.cycle)
+        self._tenants = [one for one in self._tenants if not one._cycle.response_complete]
+        self._tenants.append(tenant)
+        cast("dict[str, Any]", self.scope)[TENANT] = tenant
+
+    def on_message_complete(self) -> None:
+        """The request is complete."""
+        self._in_body = False
+        self._head_bytes = 0
+        self._stop_waiting()
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Called by uvicorn for what is no HTTP."""
+        too_large = self._header_count > MAX_HEADERS
+        error: PenstockError = BadRequestError("this is no valid HTTP request")
+        if too_large:
+            error = HeadTooLargeError(f"there are more than {MAX_HEADERS} headers")
+        self._refuse(error)
+
+    def _refuse(self, error: PenstockError) -> None:
+        """Answers what never became a request, and closes; within an answer it only closes."""
+        self._refused = True
+        self._stop_waiting()
+        if any(not tenant._cycle.response_complete for tenant in self._tenants):
+            self.transport.abort()
+            return
+        body = orjson.dumps(error.body())
+        head = (
+            f"HTTP/1.1 {error.status} Refused\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    def _await(self, patience_s: float) -> None:
+        self._stop_waiting()
+        self._patience = self.loop.call_later(patience_s, self._lose_patience)
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _lose_patience(self) -> None:
+        """Somebody dawdles over a request: cut, unless it is us who have not read on."""
+        self._patience = None
+        if self._in_body and self.flow.read_paused:
+            self._await(BODY_PAUSE_S)
+        elif not self.transport.is_closing():
+            self.transport.abort()
+
+
+class WhileConnected:
+    """A block that is cancelled, and raises TenantLeftError, when the tenant's connection goes."""
+
+    def __init__(self, tenant: Tenant) -> None:
+        self._tenant = tenant
+        self._left = False
+        self._task: asyncio.Task[object] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.current_task()
+        self._tenant.on_left = self._leave
+        if self._tenant.left:
+            self._leave()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._tenant.on_left = None
+        if self._left and self._task is not None:
+            # As asyncio.timeout does: only our own cancellation becomes an error of ours.
+            still_wanted = self._task.uncancel() <= 0
+            if still_wanted and isinstance(error, asyncio.CancelledError):
+                raise TenantLeftError from error
+
+    def _leave(self) -> None:
+        self._left = True
+        self._tenant.on_left = None
+        if self._task is not None:
+            self._task.cancel()
