@@ -22,7 +22,7 @@ import uvicorn
 from fastapi import Depends, FastAPI, Response
 
 from models.errors import BadRequestError, ConflictError, PenstockError
-from serving.controller import admin, internal, rule_api, tenant_api, usage_api
+from serving.controller import admin, internal, rule_api, scaling_api, tenant_api, usage_api
 from serving.controller.context import Controller, controller_of
 from serving.controller.events import EventLog
 from serving.controller.http import install_error_handlers
@@ -67,6 +67,7 @@ def create_app(
     )
     install_error_handlers(app)
     app.include_router(admin.router)
+    app.include_router(scaling_api.router)
     app.include_router(tenant_api.router)
     app.include_router(rule_api.router)
     app.include_router(usage_api.admin)
@@ -84,8 +85,14 @@ async def health() -> dict[str, str]:
 
 
 async def metrics(here: Annotated[Controller, Depends(controller_of)]) -> Response:
-    """All metrics, for Prometheus."""
-    text = here.telemetry.render(here.loop.fleet, here.loop.targets.all(), here.settings.pools)
+    """All metrics, for Prometheus; those of the engines too, which ask for a token."""
+    loop, states = here.loop, here.telemetry.states
+    standings = {model.name: loop.standing(model.name).state for model in here.registry.models()}
+    states.read_models(loop.fleet, standings, loop.targets.lasts())
+    states.read_hosts(loop.fleet, here.settings.pools)
+    states.read_keys(here.identities.keys())
+    text = here.telemetry.render(loop.fleet, loop.targets.all(), here.settings.pools)
+    text += await here.telemetry.federation.collect(loop.fleet)
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -113,6 +120,7 @@ async def running(
         )
         starts = TraceLog(store, loop.traces, await stack.enter_async_context(_spans(settings)))
         await starts.restore()
+        await controller.shares.restore()
         await stack.enter_async_context(_database_tasks(controller, starts))
         tasks: list[Coroutine[None, None, None]] = [loop.run()]
         if settings.ray_dashboard_url is not None:
@@ -171,6 +179,7 @@ async def _database_tasks(controller: Controller, starts: TraceLog) -> AsyncIter
         _spawn(controller, controller.events.run(stop)),
         _spawn(controller, _usage_keeper(controller).run(stop)),
         _spawn(controller, controller.identities.run(stop)),
+        _spawn(controller, controller.shares.run(stop)),
         _spawn(controller, starts.run(stop)),
         _spawn(controller, controller.scaling.run(stop)),
     ]

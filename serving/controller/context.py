@@ -1,6 +1,6 @@
 """What the handlers of one controller share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastapi import Request
 
@@ -9,6 +9,7 @@ from serving.controller.identities import Identities
 from serving.controller.loop import ControlLoop
 from serving.controller.registry import Registry
 from serving.controller.scaling_log import ScalingLog
+from serving.controller.share_keeper import ShareKeeper
 from serving.controller.store import Store
 from serving.controller.telemetry import Telemetry
 from serving.controller.usage_store import UsageStore
@@ -31,6 +32,11 @@ class Controller:
     """Long polls are answered at once: the process is about to end."""
     broken: bool = False
     """A background task died: the process has to be restarted."""
+
+    shares: ShareKeeper = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.shares = ShareKeeper(self.store, self.identities)
 
     @property
     def usage(self) -> UsageStore:

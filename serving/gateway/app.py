@@ -19,6 +19,7 @@ from serving.gateway.errors import answer_of_http
 from serving.gateway.keepsake import Keepsake
 from serving.gateway.lane import LaneLimits
 from serving.gateway.lanes import Lanes
+from serving.gateway.limiting import Limiting
 from serving.gateway.link import ControllerLink
 from serving.gateway.metering import Metering
 from serving.gateway.proxy import Limits, Proxy
@@ -50,12 +51,13 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     lanes = Lanes(in_line, alarm=urgent.set)
     sync = Sync(link, lanes, keyring, Keepsake(settings.gateway_state_dir), urgent)
     metering = Metering(sync.gateway_id, settings, link, metrics)
+    limiting = Limiting(keyring, lanes, link, sync.gateway_id, settings)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         sync.recall()
         async with AsyncExitStack() as stack:
-            for part in (link, engines, passage, metering):
+            for part in (link, engines, passage, metering, limiting):
                 await stack.enter_async_context(part)
             in_step = asyncio.create_task(sync.run())
             try:
@@ -74,7 +76,10 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         exception_handlers={HTTPException: _on_http_exception},
     )
     for operation in OPERATIONS:
-        proxy = Proxy(operation, limits, keyring, lanes, engines, metrics, [metering.toll])
+        tolls = (limiting.toll, metering.toll)
+        proxy = Proxy(
+            operation, limits, keyring, lanes, engines, metrics, tolls, caps=limiting.toll
+        )
         app.router.routes.append(Route(operation.path, proxy, methods=["POST"]))
     if settings.admin_api:
         app.router.routes.append(Route(PREFIX + "/{path:path}", passage))

@@ -38,7 +38,8 @@ class Door:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                headers = [*message.get("headers", ()), (b"x-request-id", request_id)]
+                more = scope["state"].get("headers", ())
+                headers = [*message.get("headers", ()), *more, (b"x-request-id", request_id)]
                 message = {**message, "headers": headers}
             await send(message)
 

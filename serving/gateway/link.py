@@ -17,10 +17,12 @@ from serving.protocol import (
     Message,
     RoutesDelta,
 )
+from serving.shares import ShareReply, ShareReport
 
 CONNECT_TIMEOUT_S = 2.0
 POLL_TIMEOUT_S = POLL_S + 5.0
 DEMAND_TIMEOUT_S = 2.0
+SHARES_TIMEOUT_S = 1.0
 USAGE_TIMEOUT_S = 10.0
 
 MessageT = TypeVar("MessageT", bound=Message)
@@ -60,6 +62,15 @@ class ControllerLink(SessionOwner):
         """
         body = report.model_dump_json().encode()
         return await self._call("POST", "/demand", DEMAND_TIMEOUT_S, DemandReply, body)
+
+    async def shares(self, report: ShareReport) -> ShareReply:
+        """Reports meters of limits and takes shares of them.
+
+        Raises:
+            UnreachableError: If the controller does not answer, or not sensibly.
+        """
+        body = report.model_dump_json().encode()
+        return await self._call("POST", "/limits", SHARES_TIMEOUT_S, ShareReply, body)
 
     async def usage(self, body: bytes) -> UsageReceipt:
         """Hands settled usage over: a UsageBatch in JSON.

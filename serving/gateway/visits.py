@@ -42,6 +42,7 @@ class Visit:
     streaming: bool = False  # the answer has started
     complete: bool = False  # the answer has ended, for better or worse
     cut: bool = False  # an engine broke off mid-stream
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)  # for the answer, whichever
     left: bool = False  # the tenant went away, or the gateway was stopped, while it was served
 
     @property

@@ -2,10 +2,13 @@
 
 import asyncio
 import hashlib
+import time
 from typing import Any
 
 from aiohttp import web
 
+from serving.controller.shares import ShareBook
+from serving.identities import LimitRecord
 from serving.metered import UsageBatch, UsageReceipt, UsageRow
 from serving.protocol import (
     DemandReply,
@@ -18,6 +21,7 @@ from serving.protocol import (
     Role,
     RoutesDelta,
 )
+from serving.shares import FIELD_OF, MeterKind, ShareReport
 
 TOKEN = "internal-token"
 TENANT_KEY = "sk-tenant-0123456789"
@@ -55,6 +59,7 @@ class FakeController:
         self.routes = RoutesDelta(version=1, full=True)
         self.identities = IdentitiesDelta(version=1, full=True, keys=KEYS)
         self.leases: dict[str, int] = {}
+        self.shares: ShareBook | None = ShareBook(self._limit_of, time.monotonic(), grace_s=0)
         self.reports: list[DemandReport] = []
         self.usage: dict[str, UsageRow] = {}
         self.database_down = False
@@ -77,6 +82,19 @@ class FakeController:
         self.identities = IdentitiesDelta(version=version, full=True, keys=keys)
         self._wake()
 
+    def set_limits(self, *limits: LimitRecord) -> None:
+        self.identities = self.identities.model_copy(
+            update={"version": self.identities.version + 1, "limits": limits}
+        )
+        self._wake()
+
+    def _limit_of(self, limit_id: str, kind: MeterKind) -> int | None:
+        for limit in self.identities.limits:
+            if limit.limit_id == limit_id:
+                value: int | None = getattr(limit, FIELD_OF[kind])
+                return value
+        return None
+
     def queued(self, name: str = "demo") -> int:
         """What the last report said."""
         models = self.reports[-1].models if self.reports else ()
@@ -87,6 +105,7 @@ class FakeController:
         app.router.add_get("/internal/v1/routes", self._routes)
         app.router.add_get("/internal/v1/identities", self._identities)
         app.router.add_post("/internal/v1/demand", self._demand)
+        app.router.add_post("/internal/v1/limits", self._limits)
         app.router.add_post("/internal/v1/usage", self._usage)
         app.router.add_route("*", "/admin/v1/{path:.*}", self._admin)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -134,6 +153,13 @@ class FakeController:
         new = [row for row in batch.rows if row.usage_id not in self.usage]
         self.usage.update({row.usage_id: row for row in new})
         return web.Response(text=UsageReceipt(new=len(new)).model_dump_json())
+
+    async def _limits(self, request: web.Request) -> web.Response:
+        if self.shares is None:
+            raise web.HTTPServiceUnavailable
+        report = ShareReport.model_validate_json(await request.read())
+        reply = self.shares.report(report, time.monotonic())
+        return web.Response(text=reply.model_dump_json())
 
     async def _admin(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
