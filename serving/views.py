@@ -51,6 +51,8 @@ class ModelView(View):
     pool: str
     engines_ready: int
     engines_wanted: int
+    scaling_reason: str = ""
+    """Why so many are wanted: the autoscaler's reason, as `backlog` or `hold`."""
     queued: int
     in_flight: int
     created_at: datetime
@@ -73,6 +75,8 @@ class Applied(View):
     revision: int
     changed: bool
     """False where the same manifest was the current revision already."""
+    warnings: list[str] = []
+    """What is accepted, and will not be as its author may hope."""
 
 
 class MarkView(View):
@@ -97,6 +101,28 @@ class DecisionView(View):
     starting: int
     idle_s: float
     """Seconds since the model last had a request."""
+    needed: int = 0
+    """Engines for the load of that moment alone."""
+    by_arrivals: float = 0.0
+    """Engines that the arriving work keeps busy."""
+    by_backlog: float = 0.0
+    """Engines that bring what waits through in time."""
+    by_slots: float = 0.0
+    """Engines whose slots or KV caches the requests fill."""
+    window_s: float = 0.0
+    """How long a peak holds."""
+    idle_limit_s: float = 0.0
+    """Idle time after which the model sleeps."""
+    queued_tokens: int | None = None
+    """Of the prompts that waited."""
+    oldest_wait_s: float = 0.0
+    draining: int = 0
+    available: int | None = None
+    """Further engines that hosts could take."""
+    cold_start_s: float | None = None
+    """What a start takes, a high quantile."""
+    prefill_tps: float | None = None
+    """Prompt tokens a second of one engine; null where its capacity was not known."""
 
 
 class EngineView(View):

@@ -22,6 +22,7 @@ from models.errors import (
     UpstreamError,
 )
 from models.manifest import Manifest
+from serving.scaling import CapacityView, DemandView, ScalingChange
 from serving.settings import ClientSettings
 from serving.views import (
     Applied,
@@ -94,9 +95,23 @@ class AdminClient:
         """The last starts of a model's engines, newest last."""
         return self._read(f"/models/{name}/starts", Items[StartView]).items
 
-    def decisions(self, name: str) -> list[DecisionView]:
+    def decisions(self, name: str, limit: int = 100) -> list[DecisionView]:
         """The last changes of a model's target, newest last."""
-        return self._read(f"/models/{name}/decisions", Items[DecisionView]).items
+        parameters = {"limit": str(limit)}
+        return self._read(f"/models/{name}/decisions", Items[DecisionView], parameters).items
+
+    def scale(self, name: str, change: ScalingChange) -> Applied:
+        """Changes a model's bounds, or pauses its autoscaler."""
+        body = change.model_dump_json(exclude_none=True)
+        return _parse(self._send("PATCH", f"/models/{name}/scaling", body), Applied)
+
+    def capacity(self, name: str) -> CapacityView:
+        """What one engine of a model can do."""
+        return self._read(f"/models/{name}/capacity", CapacityView)
+
+    def demand(self, name: str, hours: float) -> DemandView:
+        """What came in for a model within the last hours."""
+        return self._read(f"/models/{name}/demand", DemandView, {"hours": str(hours)})
 
     def engines(self) -> list[EngineView]:
         """All engines."""

@@ -54,6 +54,8 @@ def deploy(
         applied = admin.apply(manifest)
         what = "deployed" if applied.changed else "is deployed like that already"
         console.print(f"model {applied.model} {what}, revision {applied.revision}")
+        for warning in applied.warnings:
+            console.print(f"warning: {warning}")
         if wait:
             model = _wait(admin, manifest, timeout_s, console.print)
             if model.state is ModelState.ASLEEP:

@@ -67,12 +67,15 @@ def revisions(
 
 def model_rows(found: Sequence[ModelView]) -> Rows:
     """Models as a table."""
-    columns = ("name", "state", "engines", "queued", "in flight", "revision", "source", "reason")
+    columns = (
+        "name", "state", "engines", "why", "queued", "in flight", "revision", "source", "reason",
+    )  # fmt: skip
     return columns, [
         (
             model.name,
             model.state.value,
             f"{model.engines_ready}/{model.engines_wanted}",
+            model.scaling_reason or "-",
             str(model.queued),
             str(model.in_flight),
             str(model.revision),

@@ -30,6 +30,7 @@ from serving.cli import (
     logs,
     output,
     plan,
+    scale,
     simulate,
     status,
     trace,
@@ -68,6 +69,7 @@ app.add_typer(get.app, name="get")
 app.command("logs")(logs.logs)
 app.command("trace")(trace.trace)
 app.command("explain")(explain.explain)
+app.command("scale")(scale.scale)
 app.command("chat")(chat.chat)
 # All flags of these two, --help too, are for the module that they hand over to.
 passing_on = {"ignore_unknown_options": True, "help_option_names": []}

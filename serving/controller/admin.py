@@ -15,8 +15,8 @@ from models.manifest import Manifest, parse_manifest
 from serving.controller import audit
 from serving.controller.callers import Deed, Here, require_permission
 from serving.controller.http import read_body
+from serving.controller.scaling_api import warnings_of
 from serving.controller.views import (
-    decision_view,
     engine_views,
     event_view,
     host_views,
@@ -27,7 +27,6 @@ from serving.controller.views import (
 )
 from serving.views import (
     Applied,
-    DecisionView,
     EngineView,
     EventView,
     HostView,
@@ -83,7 +82,12 @@ async def apply_model(request: Request, here: Here, deed: Deed) -> Response:
             await audit.write(db, deed, "model.deploy", manifest.name, after=manifest)
     await here.scaling.guess(here.registry.get(manifest.name))
     here.loop.changed(manifest.name)
-    applied = Applied(model=manifest.name, revision=result.revision, changed=result.changed)
+    applied = Applied(
+        model=manifest.name,
+        revision=result.revision,
+        changed=result.changed,
+        warnings=warnings_of(here, here.registry.get(manifest.name), manifest),
+    )
     return JSONResponse(applied.model_dump(mode="json"), 201 if result.is_new else 200)
 
 
@@ -114,14 +118,6 @@ async def list_starts(name: str, here: Here) -> Items[StartView]:
     """The last starts of a model's engines with their phases, newest last; failed ones too."""
     here.registry.get(name)
     return Items(items=[start_view(trace) for trace in here.loop.traces.of(name)])
-
-
-@router.get("/models/{name}/decisions")
-async def list_decisions(name: str, here: Here) -> Items[DecisionView]:
-    """The last changes of a model's target, newest last; since the controller's own start."""
-    here.registry.get(name)
-    changes = here.loop.targets.decisions.of(name)
-    return Items(items=[decision_view(change) for change in changes])
 
 
 @router.get("/engines")

@@ -81,7 +81,7 @@ class ScalingLog:
         here = self._clock()
         for deployed in self._registry.models():
             await self.guess(deployed)
-        await self._flush_decisions()
+        await self.flush_decisions()
         await self._flush_demand(here, everything)
         if everything or here.s - self._slowly_s >= SLOW_INTERVAL_S:
             self._slowly_s = here.s
@@ -98,7 +98,12 @@ class ScalingLog:
             except DatabaseError as exc:
                 log.warning("scaling_not_written", error=str(exc))
 
-    async def _flush_decisions(self) -> None:
+    async def flush_decisions(self) -> None:
+        """Stores the decisions that are new.
+
+        Raises:
+            DatabaseError: If they cannot be stored; they are tried again with the next call.
+        """
         changes = self._targets.decisions.take_new()
         try:
             await scaling_rows.add_decisions(self._store, changes)

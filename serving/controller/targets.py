@@ -133,10 +133,14 @@ class Targets:
         spare = max(0, live - self._specs[model.name].min)
         return Claim(model.manifest.resources.pool, scaling.priority, spare)
 
+    def start_s(self, model: DeployedModel) -> float:
+        """What a start of the model takes, a high quantile in seconds; a guess before the first."""
+        return sight.cold_start_s(self._traces.of(model.name), guess_start_s(model.manifest))
+
     def _start_s(self, model: DeployedModel, now_s: float) -> float:
         read_s, found_s = self._starts_s.get(model.name, (float("-inf"), 0.0))
         if not read_s <= now_s < read_s + START_READ_S:
-            found_s = sight.cold_start_s(self._traces.of(model.name), guess_start_s(model.manifest))
+            found_s = self.start_s(model)
             self._starts_s[model.name] = now_s, found_s
         return found_s
 

@@ -49,6 +49,7 @@ def model_view(here: Controller, model: DeployedModel) -> ModelView:
     standing = here.loop.standing(model.name)
     demand = (here.loop.gateways.demand() or {}).get(model.name, Demand())
     ready = [e for e in here.loop.fleet.bound(model.name) if e.life is Life.READY]
+    decided = here.loop.targets.last(model.name)
     return ModelView(
         name=model.name,
         state=standing.state,
@@ -58,6 +59,7 @@ def model_view(here: Controller, model: DeployedModel) -> ModelView:
         pool=model.manifest.resources.pool,
         engines_ready=len(ready),
         engines_wanted=here.loop.targets.of(model.name),
+        scaling_reason="" if decided is None else decided.reason,
         queued=demand.queued,
         in_flight=demand.in_flight,
         created_at=_time(model.stored.created_at),
@@ -100,16 +102,29 @@ def start_view(trace: Trace) -> StartView:
 
 def decision_view(change: TargetChange) -> DecisionView:
     """One change of a model's target."""
+    decision, seen = change.decision, change.seen
     return DecisionView(
         at=_time(change.at),
         before=change.before,
-        target=change.decision.target,
-        reason=change.decision.reason,
-        queued=change.seen.queued,
-        in_flight=change.seen.in_flight,
-        ready=change.seen.ready,
-        starting=change.seen.starting,
-        idle_s=change.decision.idle_s,
+        target=decision.target,
+        reason=decision.reason,
+        queued=seen.queued,
+        in_flight=seen.in_flight,
+        ready=seen.ready,
+        starting=seen.starting,
+        idle_s=decision.idle_s,
+        needed=decision.needed,
+        by_arrivals=decision.by_arrivals,
+        by_backlog=decision.by_backlog,
+        by_slots=decision.by_slots,
+        window_s=decision.window_s,
+        idle_limit_s=decision.idle_limit_s,
+        queued_tokens=seen.queued_tokens,
+        oldest_wait_s=seen.oldest_wait_s,
+        draining=seen.draining,
+        available=seen.available,
+        cold_start_s=seen.cold_start_s,
+        prefill_tps=None if seen.capacity is None else seen.capacity.prefill_tps,
     )
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from models.errors import ModelNotFoundError, NotFoundError, PenstockError, UnauthenticatedError
 from models.manifest import Manifest, parse_manifest
 from serving.protocol import EnginePhase, ModelState
+from serving.scaling import ScalingChange
 from serving.views import (
     Applied,
     DecisionView,
@@ -118,6 +119,13 @@ class FakePlatform:
             case "GET", ["models", name, "starts"]:
                 self._model(name)
                 return Items[StartView](items=self.starts)
+            case "PATCH", ["models", name, "scaling"]:
+                seen = self._model(name)
+                change = ScalingChange.model_validate_json(body).model_dump(exclude_none=True)
+                scaling = seen.manifest.scaling.model_copy(update=change)
+                manifest = seen.manifest.model_copy(update={"scaling": scaling})
+                self.models[name] = seen.model_copy(update={"manifest": manifest})
+                return Applied(model=name, revision=2, changed=True)
             case "GET", ["models", name, "decisions"]:
                 self._model(name)
                 return Items[DecisionView](items=self.decisions)
@@ -176,7 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(200, "application/json", found.model_dump_json().encode())
 
-    do_GET = do_POST = do_DELETE = _serve
+    do_GET = do_POST = do_PATCH = do_DELETE = _serve
 
     def _send(self, status: int, kind: str, body: bytes) -> None:
         self.send_response(status)

@@ -44,3 +44,37 @@ def test_explain_where_nothing_happened(run: Run, platform: FakePlatform) -> Non
 
 def test_explain_of_an_unknown_model_is_not_found(run: Run) -> None:
     assert run("explain", "none").code == 4
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("arrivals", "what arrives keeps 1.70 engines busy"),
+        ("backlog", "it takes 2.40 engines to have it through in time"),
+        ("slots", "the slots of 3.10 engines"),
+        ("hold", "no more were needed within the last 30 s; the load of the moment needs 1"),
+        ("no_capacity", "4 are needed, and the pool has room for 1 more"),
+        ("paused", "the autoscaler is paused"),
+        ("signal_missing", "no gateway reported"),
+    ],
+)
+def test_explain_tells_the_numbers_behind_each_reason(
+    run: Run, platform: FakePlatform, reason: str, told: str
+) -> None:
+    numbers = {
+        "queued": 7, "queued_tokens": 900, "oldest_wait_s": 0.5, "in_flight": 2, "by_arrivals": 1.7,
+        "by_backlog": 2.4, "by_slots": 3.1, "window_s": 30.0, "available": 1, "draining": 1,
+        "cold_start_s": 0.42, "prefill_tps": 5000.0,
+        "needed": 4 if reason == "no_capacity" else 1,
+    }  # fmt: skip
+    platform.decisions = [change(1, 2, reason, **numbers)]
+    line = run("explain", "guide").out
+    assert told in line
+    if reason in ("arrivals", "backlog", "slots", "hold", "no_capacity"):
+        assert "7 requests waited with 900 prompt tokens, the oldest for 0.50 s and 2 ran" in line
+        assert "and 1 draining; a start takes 0.42 s" in line
+
+
+def test_explain_asks_for_as_many_as_wanted(run: Run, platform: FakePlatform) -> None:
+    run("explain", "guide", "-n", "3")
+    assert platform.asked[-1][2] == {"limit": ["3"]}
