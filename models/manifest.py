@@ -1,17 +1,48 @@
 """The manifest: the YAML that says what a model is; nothing of where or whether it runs."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from models.errors import ManifestError
 from models.schedule import ScheduleSpec, bounds_at
 from models.sources import Access, is_fetched
 from models.weights_spec import WeightsSpec, check_source
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
+LONGEST_NAME = 63
+
+
+def _check_name(name: str) -> str:
+    """Says what is wrong with a name, and not which pattern it misses."""
+    if len(name) > LONGEST_NAME:
+        raise ValueError(f"a name has at most {LONGEST_NAME} characters; this has {len(name)}")
+    if name != name.lower():
+        raise ValueError(
+            f"write it in lower case: {name.lower()!r}; names that differ in case only collide"
+        )
+    if re.fullmatch(r"[a-z0-9._-]+", name) is None:
+        raise ValueError("a name has letters of ASCII, digits, `.`, `_` and `-` only")
+    if re.fullmatch(r"[a-z0-9](.*[a-z0-9])?", name) is None:
+        raise ValueError("a name must begin and end with a letter or digit")
+    return name
+
+
+Name = Annotated[
+    str,
+    AfterValidator(_check_name),
+    WithJsonSchema({"type": "string", "pattern": "^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"}),
+]
 Source = Annotated[
     str, Field(pattern=r"^(builtin|file|hf|s3|gs|https?)://[^\x00-\x1f\x7f]+$", max_length=1024)
 ]
@@ -196,7 +227,7 @@ def parse_manifest(document: Any) -> Manifest:
         return Manifest.model_validate(document)
     except ValidationError as exc:
         faults = [
-            (".".join(str(part) for part in fault["loc"]) or "manifest", fault["msg"])
+            (".".join(str(part) for part in fault["loc"]) or "manifest", fault["msg"].removeprefix("Value error, "))
             for fault in exc.errors(include_url=False, include_context=False, include_input=False)
         ]
         message = "; ".join(f"{field}: {reason}" for field, reason in faults)

@@ -135,6 +135,11 @@ class Registry:
         self._models: dict[str, DeployedModel] = {}
         self._writing = asyncio.Lock()
 
+    @property
+    def memory_gib(self) -> float:
+        """Memory of the machine that has the cpu pool."""
+        return self._limits.memory_gib
+
     async def load(self) -> None:
         """Reads everything from the store, once, at the start."""
         self._models = {m.name: DeployedModel.of(m) for m in await self._store.models()}

@@ -36,7 +36,7 @@ def parts(plan: Blueprint) -> list[PartSpec]:
 def test_no_part_gets_a_key_or_another_ray(plan: Blueprint) -> None:
     for part in parts(plan):
         told = " ".join([*part.environment, *part.environment.values()])
-        assert "secret" not in told
+        assert "secret" not in told.replace(str(plan.layout.data_dir / "secrets"), "")
         assert "elsewhere" not in told
         assert part.environment["PATH"] == "/bin"
 
@@ -90,3 +90,12 @@ def test_builtin_manifest_sleeps_and_wakes() -> None:
     manifest = builtin_manifest()
     assert manifest.source == "builtin://guide"
     assert manifest.scaling.min == 0
+
+
+def test_named_secrets_go_to_those_who_read_sources_alone(tmp_path: Path) -> None:
+    caller = {"PATH": "/bin", "PENSTOCK_SECRET_HUB": "hf_value"}
+    layout = Layout(tmp_path / "data", tmp_path / "run")
+    layout.make()
+    plan = Blueprint(layout, PORTS, "the-mark", "the-token", 3, caller)
+    knowing = [part.name for part in parts(plan) if "PENSTOCK_SECRET_HUB" in part.environment]
+    assert sorted(knowing) == ["controller", "ray"]

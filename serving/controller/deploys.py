@@ -1,0 +1,58 @@
+"""A deploy's way from a manifest to what it would change; `admin` carries it out."""
+
+from models.manifest import Manifest
+from serving.controller.context import Controller
+from serving.controller.intake import Admitted, Intake
+from serving.views import Applied, FetchView
+
+
+async def admit(here: Controller, manifest: Manifest) -> Admitted:
+    """Looks at a manifest before it becomes a revision: first what costs nothing.
+
+    Raises:
+        PenstockError: As `Registry.check` and `Intake.admit` do.
+    """
+    here.registry.check(manifest)
+    return await Intake(here.settings, here.registry.memory_gib).admit(manifest)
+
+
+def planned(here: Controller, admitted: Admitted) -> Applied:
+    """What deploying it would do."""
+    known = here.registry.find(admitted.manifest.name)
+    changed = known is None or known.manifest != admitted.manifest
+    revision = 0 if known is None else known.revision
+    return Applied(
+        model=admitted.manifest.name,
+        revision=revision + 1 if changed else revision,
+        changed=changed,
+        warnings=list(admitted.warnings),
+        manifest=admitted.manifest,
+    )
+
+
+def fetch_views(here: Controller, model: str) -> list[FetchView]:
+    """How far each node is with a model's weights; of a node's hosts, the one that is furthest."""
+    best: dict[str, FetchView] = {}
+    for host in here.loop.fleet:
+        for fetch in host.fetches:
+            if fetch.model != model:
+                continue
+            node = host.registration.node
+            view = FetchView(
+                node=node,
+                done_bytes=fetch.done_bytes,
+                total_bytes=fetch.total_bytes,
+                done=fetch.done,
+                error=fetch.error,
+            )
+            if node not in best or _further(view, best[node]):
+                best[node] = view
+    return [best[node] for node in sorted(best)]
+
+
+def _further(one: FetchView, other: FetchView) -> bool:
+    return (one.done, one.error is None, one.done_bytes) > (
+        other.done,
+        other.error is None,
+        other.done_bytes,
+    )
