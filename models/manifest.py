@@ -227,7 +227,10 @@ def parse_manifest(document: Any) -> Manifest:
         return Manifest.model_validate(document)
     except ValidationError as exc:
         faults = [
-            (".".join(str(part) for part in fault["loc"]) or "manifest", fault["msg"].removeprefix("Value error, "))
+            (
+                ".".join(str(part) for part in fault["loc"]) or "manifest",
+                fault["msg"].removeprefix("Value error, "),
+            )
             for fault in exc.errors(include_url=False, include_context=False, include_input=False)
         ]
         message = "; ".join(f"{field}: {reason}" for field, reason in faults)

@@ -2,7 +2,8 @@
 
     GET    /admin/v1/status                    PlatformView
     GET    /admin/v1/models                    Items[ModelView]
-    POST   /admin/v1/models                    Manifest -> Applied (201 new, 200 otherwise)
+    POST   /admin/v1/models                    Manifest -> Applied (201 new, 200 otherwise);
+        ?if_revision=N  409 where N is not the current one (0: none), ?dry_run=true  changes nothing
     GET    /admin/v1/models/{name}             ModelView
     DELETE /admin/v1/models/{name}             204
     GET    /admin/v1/models/{name}/revisions   Items[RevisionView]
@@ -39,6 +40,18 @@ class Items(View, Generic[ViewT]):
     items: list[ViewT]
 
 
+class FetchView(View):
+    """How far one node is with a model's weights."""
+
+    node: str
+    done_bytes: int
+    total_bytes: int
+    """0 while the source has not told."""
+    done: bool
+    error: str | None
+    """Why the last try failed; the next one comes by itself."""
+
+
 class ModelView(View):
     """A deployed model and how it is."""
 
@@ -57,6 +70,8 @@ class ModelView(View):
     in_flight: int
     created_at: datetime
     manifest: Manifest
+    fetches: list[FetchView] = []
+    """Of weights that are fetched beforehand, or for an engine that starts."""
 
 
 class RevisionView(View):
@@ -77,6 +92,8 @@ class Applied(View):
     """False where the same manifest was the current revision already."""
     warnings: list[str] = []
     """What is accepted, and will not be as its author may hope."""
+    manifest: Manifest | None = None
+    """As it is kept: its source is pinned to what was there at the deploy."""
 
 
 class MarkView(View):

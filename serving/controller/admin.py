@@ -14,6 +14,7 @@ from models.errors import BadRequestError, NotFoundError
 from models.manifest import Manifest, parse_manifest
 from serving.controller import audit
 from serving.controller.callers import Deed, Here, require_permission
+from serving.controller.deploys import admit, planned
 from serving.controller.http import read_body
 from serving.controller.scaling_api import warnings_of
 from serving.controller.views import (
@@ -66,15 +67,24 @@ async def list_models(here: Here) -> Items[ModelView]:
         }
     },
 )
-async def apply_model(request: Request, here: Here, deed: Deed) -> Response:
+async def apply_model(
+    request: Request,
+    here: Here,
+    deed: Deed,
+    if_revision: Annotated[int | None, Query(ge=0)] = None,
+    dry_run: bool = False,
+) -> Response:
     """Deploys a manifest: a new revision, or nothing where it is the current one already."""
     body = await read_body(request, MAX_BODY_BYTES)
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
         raise BadRequestError(f"the body is not valid JSON: {exc}") from exc
-    manifest = parse_manifest(document)
-    result = await here.registry.apply(manifest, time.time())
+    admitted = await admit(here, parse_manifest(document))
+    manifest = admitted.manifest
+    if dry_run:
+        return JSONResponse(planned(here, admitted).model_dump(mode="json", exclude_unset=True))
+    result = await here.registry.apply(manifest, time.time(), if_revision)
     if result.changed:
         message = f"revision {result.revision}: {manifest.source}"
         here.events.record("deployed", message, model=manifest.name)
@@ -86,9 +96,14 @@ async def apply_model(request: Request, here: Here, deed: Deed) -> Response:
         model=manifest.name,
         revision=result.revision,
         changed=result.changed,
-        warnings=warnings_of(here, here.registry.get(manifest.name), manifest),
+        warnings=[
+            *admitted.warnings,
+            *warnings_of(here, here.registry.get(manifest.name), manifest),
+        ],
+        manifest=manifest,
     )
-    return JSONResponse(applied.model_dump(mode="json"), 201 if result.is_new else 200)
+    shown = applied.model_dump(mode="json", exclude_unset=True)
+    return JSONResponse(shown, 201 if result.is_new else 200)
 
 
 @router.get("/models/{name}")

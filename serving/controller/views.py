@@ -8,6 +8,7 @@ from serving.controller.binder import Life
 from serving.controller.context import Controller
 from serving.controller.decisions import TargetChange
 from serving.controller.demand import Demand
+from serving.controller.deploys import fetch_views
 from serving.controller.observed import Engine, Host
 from serving.controller.registry import DeployedModel
 from serving.controller.store import StoredEvent
@@ -64,6 +65,7 @@ def model_view(here: Controller, model: DeployedModel) -> ModelView:
         in_flight=demand.in_flight,
         created_at=_time(model.stored.created_at),
         manifest=model.manifest,
+        fetches=fetch_views(here, model.name),
     )
 
 

@@ -32,8 +32,15 @@ async def served(database_url: str) -> AsyncIterator[Served]:
 async def test_admin_api_deploys_shows_and_deletes_a_model(served: Served) -> None:
     created = await served.deploy()
     assert (created.status_code, created.json()) == (
-        201, {"model": "guide", "revision": 1, "changed": True},
-    )  # fmt: skip
+        201,
+        {
+            "model": "guide",
+            "revision": 1,
+            "changed": True,
+            "warnings": [],
+            "manifest": {"name": "guide", "source": "builtin://guide"},
+        },
+    )
     same = await served.deploy()
     assert (same.status_code, same.json()["changed"]) == (200, False)
     changed = await served.deploy(scaling={"max": 2})

@@ -142,9 +142,8 @@ async def test_model_that_cannot_fit_says_by_how_much(served: Served, repo: Path
 
 
 async def test_half_written_local_folder_is_named(served: Served, repo: Path) -> None:
-    (repo / "model.safetensors.index.json").write_text(
-        '{"weight_map": {"a": "model-2.safetensors"}}'
-    )
+    index = repo / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"a": "model-2.safetensors"}}')
     answer = await deploy(served, f"file://{repo}")
     assert "half written" in answer.json()["warnings"][0]
     assert "model-2.safetensors" in answer.json()["warnings"][0]
@@ -154,7 +153,7 @@ async def test_half_written_local_folder_is_named(served: Served, repo: Path) ->
     ("name", "says"),
     [
         ("Qwen3", "write it in lower case: 'qwen3'"),
-        ("q" * 200, "200 characters"),
+        ("q" * 200, "at most 63 characters; this has 200"),
         ("-x", "must begin and end with a letter or digit"),
     ],
 )
