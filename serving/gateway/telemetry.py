@@ -45,4 +45,7 @@ class GatewayMetrics:
         model = lane.route.name
         self._in_flight.labels(model).set(sum(lane.balancer.in_flight().values()))
         self._queue_depth.labels(model).set(len(lane.line))
+        # There from the start: a first event would else be no increase.
+        self.retries.labels(model)
+        self.visits.prepare(model)
         self._queue_age.labels(model).set(lane.line.oldest_wait_s(time.monotonic()))

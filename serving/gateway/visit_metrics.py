@@ -31,6 +31,10 @@ class VisitMetrics:
             self._tenant_requests = metrics.TENANT_REQUESTS.counter(registry)
             self._tenant_tokens = metrics.TENANT_TOKENS.counter(registry)
 
+    def prepare(self, model: str) -> None:
+        """Shows zeros of a model for what has not happened yet."""
+        self._upstream_errors.labels(model)
+
     def observe(self, visit: Visit, now_s: float) -> None:
         """Counts a request that has ended, at a monotonic time."""
         if visit.broken:

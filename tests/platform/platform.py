@@ -31,6 +31,7 @@ class Platform:
     def environment(self) -> dict[str, str]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("PENSTOCK_", "RAY_"))}
         keys = {"PENSTOCK_ADMIN_KEY": self.admin_key, "PENSTOCK_API_KEY": self.api_key}
+        keys["PENSTOCK_METRICS_BY_TENANT"] = "true"
         return clean | keys | ({"PENSTOCK_URL": self.url} if self.state_file.exists() else {})
 
     @property
