@@ -159,13 +159,19 @@ class Engine:
 
 @contextlib.contextmanager
 def spawned(
-    launcher: Launcher, model: Path, log_path: Path, mode: str = "fork", **engine: object
+    launcher: Launcher,
+    model: Path,
+    log_path: Path,
+    mode: str = "fork",
+    environment: dict[str, str] | None = None,
+    **engine: object,
 ) -> Iterator[Engine]:
     """An engine of the model, not yet ready; its lease is broken at the end."""
     manifest = parse_manifest({"name": "tiny", "source": f"file://{model}", "engine": engine})
     request = SpawnRequest(
         engine_id="e1",
         args=vllm_arguments(manifest, model),
+        environment=environment or {},
         token=TOKEN,
         log_path=log_path,
         memory_gib=1.0,
