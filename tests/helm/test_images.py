@@ -1,0 +1,140 @@
+"""The images: their Dockerfiles by hadolint's rules, and their build's steps without Docker."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.helm.chart import CHART, ROOT
+
+IMAGES = ROOT / "helm" / "images"
+DOCKERFILES = sorted(IMAGES.glob("*.Dockerfile"))
+hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent))
+
+
+@pytest.mark.skipif(hadolint is None, reason="hadolint is not installed")
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
+def test_dockerfile_is_clean(path: Path) -> None:
+    done = subprocess.run(
+        [hadolint or "", "-c", IMAGES / "hadolint.yaml", path],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
+def test_dockerfile_runs_as_the_charts_user_from_a_base_that_can_be_pinned(path: Path) -> None:
+    text = path.read_text()
+    chart_user = re.search(r"runAsUser: (\d+)", (CHART / "templates" / "_pods.tpl").read_text())
+    assert chart_user is not None
+    assert re.findall(r"^USER (\d+)", text, re.M) == [chart_user[1]]
+    assert set(re.findall(r"^FROM (\S+)", text, re.M)) == {"${BASE}", "scratch"}
+    assert " AS sbom" in text
+
+
+def test_the_context_holds_what_the_wheel_is_built_from() -> None:
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().split() if line[0] == "!"}
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    (packages,) = re.findall(r"wheel\]\npackages = \[(.*)\]", pyproject)
+    assert set(re.findall(r'"(\w+)"', packages)) <= kept
+    assert {"pyproject.toml", "constraints.txt", "README.md", "LICENSE"} <= kept
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Python of a clean environment with the wheel alone; its dependencies are those of this one,
+    which come from the same constraints, so that nothing is downloaded."""
+    folder = tmp_path_factory.mktemp("image")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    wheel = [*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder), str(ROOT)]
+    subprocess.run(wheel, check=True, capture_output=True)
+    venv.create(folder / "venv", with_pip=False)
+    made = folder / "venv" / "bin" / "python"
+    (wheel_file,) = folder.glob("penstock-*.whl")
+    install = [*pip, "--python", str(made), "install", "-q", "--no-deps", str(wheel_file)]
+    subprocess.run(install, check=True, capture_output=True)
+    (site,) = (folder / "venv" / "lib").glob("python*/site-packages")
+    ours = next(path for path in sys.path if path.endswith("site-packages"))
+    (site / "dependencies.pth").write_text(ours + "\n")
+    return made
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(python: Path, tmp_path: Path) -> Run:
+    """Runs in an empty folder, as the image's WORKDIR is."""
+
+    def start(*args: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [python, *args], cwd=tmp_path, env={"PATH": os.environ["PATH"], **variables},
+            capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+
+    return start
+
+
+def test_wheel_brings_our_packages_from_its_own_folder(run: Run, python: Path) -> None:
+    code = "import serving, models, autoscaler; print(serving.__file__)"
+    assert str(python.parents[1]) in run("-c", code).stdout
+
+
+def test_wheel_has_the_command(python: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [python.with_name("penstock"), "--help"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and "deploy" in done.stdout
+
+
+@pytest.mark.parametrize("module", ["serving.cli.node", "serving.controller.keys"])
+def test_wheel_has_the_modules_with_help(run: Run, module: str) -> None:
+    assert run("-m", module, "--help").returncode == 0
+
+
+@pytest.mark.parametrize("module", ["serving.gateway.app", "serving.controller.app"])
+def test_wheel_has_the_servers_which_ask_for_their_settings(run: Run, module: str) -> None:
+    done = run("-m", module)
+    assert done.returncode == 2
+    assert "PENSTOCK_INTERNAL_TOKEN" in done.stderr
+
+
+def test_wheel_has_the_data_of_its_packages(run: Run) -> None:
+    listing = "import models, pathlib; print(*pathlib.Path(models.__file__).parent.rglob('*'))"
+    found = run("-c", listing).stdout
+    for part in ("model.safetensors", "tokenizer.json", "catalog/"):
+        assert part in found
+
+
+def test_wheel_migrates_a_database(run: Run, tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'p.db'}"
+    done = run("-m", "serving.controller.keys", PENSTOCK_DATABASE_URL=url)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["admin_key"].startswith("pa-")
+
+
+def test_platform_image_needs_no_vllm_and_no_torch(run: Run) -> None:
+    code = (
+        "import sys\n"
+        "for name in ('vllm', 'torch'): sys.modules[name] = None\n"
+        "import serving.gateway.app, serving.controller.app, serving.cli.main\n"
+    )
+    done = run("-c", code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_bill_of_materials_lists_what_is_installed(run: Run, tmp_path: Path) -> None:
+    assert run(str(IMAGES / "sbom.py"), str(tmp_path / "sbom.json")).returncode == 0
+    bill = json.loads((tmp_path / "sbom.json").read_text())
+    assert bill["bomFormat"] == "CycloneDX"
+    names = {c["name"] for c in bill["components"]}
+    assert {"penstock", "fastapi", "ray"} <= names
+    assert all(c["purl"].startswith("pkg:pypi/") for c in bill["components"])
