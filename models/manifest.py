@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from models.errors import ManifestError
+from models.rollout_spec import RolloutSpec
 from models.schedule import ScheduleSpec, bounds_at
 from models.sources import Access, is_fetched
 from models.weights_spec import WeightsSpec, check_source
@@ -79,8 +80,12 @@ class EngineSpec(Strict):
     trust_remote_code: bool = False
     """Run the Python files that the model's authors ship with it, where the platform allows that
     (PENSTOCK_ALLOW_REMOTE_CODE)."""
-    spawn: Literal["auto", "fork", "exec"] = "auto"
-    """How the launcher starts the engine: as a fork of itself, or executed anew."""
+    spawn: Literal["auto", "fork", "standby", "exec"] = "auto"
+    """How the launcher starts the engine: as a fork of itself, in a process that stands by with all
+    imports done, or executed anew."""
+    build: Name | None = None
+    """Build of vLLM that runs the model, by the name that its launcher has on the nodes; by default
+    the one that the platform runs itself."""
     args: dict[str, EngineArgument] = Field(default_factory=dict)
     """Further vLLM arguments by their long name without dashes, as `{"swap_space": 4}`."""
 
@@ -203,6 +208,8 @@ class Manifest(Strict):
     """What one engine needs of a machine."""
     scaling: ScalingSpec = ScalingSpec()
     """How many engines the model has, and when."""
+    rollout: RolloutSpec = RolloutSpec()
+    """How a new revision takes the place of the old one."""
 
     @property
     def is_fetched(self) -> bool:

@@ -5,7 +5,7 @@ What a model is stands in its manifest, not here. A variable that no setting has
 
 import os
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -158,6 +158,8 @@ class HostSettings(Settings):
     """Token that the host shows to the controller."""
     launcher_socket: Path
     """Unix socket of this node's launcher."""
+    build_sockets: dict[str, Path] = Field(default_factory=dict)
+    """Unix sockets of the launchers of further engine builds, by the build's name, as JSON."""
     cache_dir: Path = Path(".penstock/cache")
     """Node cache for fetched weights; the same path on every node."""
     cache_gib: float | None = Field(default=None, gt=0)
@@ -183,6 +185,8 @@ class LauncherSettings(Settings):
 
     launcher_socket: Path
     """Unix socket at which the launcher listens."""
+    standby: int = Field(default=0, ge=0, le=16)
+    """Processes that have imported all and wait to become engines where a fork cannot serve."""
 
 
 class ClientSettings(Settings):
@@ -205,3 +209,8 @@ class UpSettings(Settings):
     """The first tenant's key; made and printed once if not given."""
     admin_key: SecretStr | None = None
     """The operator's key; made and printed once if not given."""
+    builds: dict[Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,30}[a-z0-9])?$")], Path] = (
+        Field(default_factory=dict)
+    )
+    """Python interpreters of further engine builds, by the name that `engine.build` of a manifest
+    has, as JSON; each needs Penstock and its vLLM installed and gets a launcher of its own."""

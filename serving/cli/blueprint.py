@@ -4,7 +4,8 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from models.secrets import VARIABLE_PREFIX
 from serving.cli import probes, ray_node
@@ -27,6 +28,8 @@ class Blueprint:
     hosts: int
     environment: Mapping[str, str]
     """The caller's environment."""
+    builds: Mapping[str, Path] = field(default_factory=dict)
+    """Python interpreters of further engine builds, by name."""
 
     @property
     def url(self) -> str:
@@ -36,17 +39,24 @@ class Blueprint:
     def controller_url(self) -> str:
         return f"http://127.0.0.1:{self.ports['controller']}"
 
-    def launcher(self) -> PartSpec:
+    def launchers(self) -> list[PartSpec]:
+        """The launcher of the platform's own engine build, and those of further ones."""
+        own = self._launcher("launcher", self.layout.launcher_socket, sys.executable)
+        return [own] + [
+            self._launcher(f"launcher-{build}", self.layout.build_socket(build), str(python))
+            for build, python in self.builds.items()
+        ]
+
+    def _launcher(self, name: str, path: Path, python: str) -> PartSpec:
         """Imports vLLM and forks engines."""
-        path = self.layout.launcher_socket
         return PartSpec(
-            name="launcher",
-            command=module("serving.engine.launcher"),
+            name=name,
+            command=(python, "-m", "serving.engine.launcher"),
             # One OpenMP thread for each engine: two engines with two each would block each other.
             environment=self._base()
             | {"PENSTOCK_LAUNCHER_SOCKET": str(path), "OMP_NUM_THREADS": "1"},
             folder=self.layout.data_dir,
-            log_path=self.layout.log("launcher"),
+            log_path=self.layout.log(name),
             is_ready=lambda: probes.accepts(path),
         )
 
@@ -58,6 +68,9 @@ class Blueprint:
             | self._secrets()
             | {
                 "PENSTOCK_LAUNCHER_SOCKET": str(self.layout.launcher_socket),
+                "PENSTOCK_BUILD_SOCKETS": json.dumps(
+                    {build: str(self.layout.build_socket(build)) for build in self.builds}
+                ),
                 "PENSTOCK_CACHE_DIR": str(self.layout.cache_dir),
                 "PENSTOCK_LOG_DIR": str(self.layout.logs_dir),
             },
@@ -132,10 +145,15 @@ class Blueprint:
 
 
 def of_caller(
-    layout: Layout, ports: Mapping[str, int], mark: str, internal_token: str, hosts: int
+    layout: Layout,
+    ports: Mapping[str, int],
+    mark: str,
+    internal_token: str,
+    hosts: int,
+    builds: Mapping[str, Path],
 ) -> Blueprint:
     """The blueprint for the environment of this process."""
-    return Blueprint(layout, ports, mark, internal_token, hosts, dict(os.environ))
+    return Blueprint(layout, ports, mark, internal_token, hosts, dict(os.environ), builds)
 
 
 def module(name: str) -> tuple[str, ...]:

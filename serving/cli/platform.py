@@ -131,6 +131,10 @@ class Layout:
     def launcher_socket(self) -> Path:
         return self.runtime_dir / "launcher.sock"
 
+    def build_socket(self, build: str) -> Path:
+        """Where the launcher of a further engine build listens."""
+        return self.runtime_dir / f"launcher-{build}.sock"
+
     @property
     def ray_token_file(self) -> Path:
         return self.data_dir / "ray-token"

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 
 from models.errors import PenstockError, UnavailableError
@@ -32,8 +33,6 @@ from serving.cli.platform import (
 TICK_S = 0.05
 TRIM_INTERVAL_S = 30.0
 START_TIMEOUT_S = 180.0
-STOP_ORDER = (("gateway",), ("controller", "launcher", "ray"))
-"""The gateway drains while all that it needs still runs."""
 
 
 class StoppedError(Exception):
@@ -51,6 +50,8 @@ class Options:
     drain_timeout_s: float
     admin_key: str | None
     api_key: str | None
+    builds: Mapping[str, Path] = field(default_factory=dict)
+    """Python interpreters of further engine builds, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +138,12 @@ class Session:
             secrets.token_hex(16),
             secret(self.layout.internal_token_file),
             self.options.hosts,
+            self.options.builds,
         )
 
     def _start(self, plan: Blueprint) -> None:
         self._write_state(Phase.STARTING, plan)
-        self.supervisor.start(plan.launcher(), plan.ray())
+        self.supervisor.start(*plan.launchers(), plan.ray())
         self._write_state(Phase.STARTING, plan)
         admin_key, api_key = self._ensure_keys(plan)
         self.supervisor.start(plan.controller(), plan.gateway(self.options.drain_timeout_s))
@@ -220,7 +222,9 @@ class Session:
         self.report.line("stopping: streams may end, then all parts")
         self.state = self.state.model_copy(update={"phase": Phase.STOPPING})
         write_state(self.layout, self.state)
-        self.supervisor.stop(STOP_ORDER)
+        # The gateway drains while all that it needs still runs.
+        others = [name for name in self.supervisor.parts if name != "gateway"]
+        self.supervisor.stop((("gateway",), others))
         leftovers.end(self.state)
         self.layout.state_file.unlink(missing_ok=True)
         self.report.line("stopped")

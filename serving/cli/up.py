@@ -64,6 +64,7 @@ def up(
         drain_timeout_s=_DrainSettings.load().drain_timeout_s,
         admin_key=_plain(settings.admin_key),
         api_key=_plain(settings.api_key),
+        builds=settings.builds,
     )
     outcome: list[int] = [0]
 

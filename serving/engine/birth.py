@@ -12,6 +12,7 @@ from pathlib import Path
 
 from serving.engine import child
 from serving.engine.launch_protocol import SpawnRequest
+from serving.engine.standby import Standby
 from serving.engine.standing import Engine
 
 BACKLOG = 2048
@@ -31,6 +32,7 @@ def give_birth(
     scratch_root: Path,
     serve: child.Serve | None,
     abandon: Callable[[], None],
+    standby: Standby | None = None,
 ) -> Newborn:
     """Starts an engine's first process.
 
@@ -39,6 +41,7 @@ def give_birth(
         scratch_root: Where the engine gets a folder for its temporary files.
         serve: Runs the engine in the fork; None to execute vLLM anew.
         abandon: Called in the child, to close what is the launcher's alone.
+        standby: Becomes the engine instead of a new process.
 
     Raises:
         OSError: If the port, the log or a process cannot be had; nothing is left over then.
@@ -48,7 +51,7 @@ def give_birth(
         log_fd = os.open(request.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         on_both_sides.callback(os.close, log_fd)
         listener = on_both_sides.enter_context(_bind(request.address))
-        if serve is not None:
+        if serve is not None or standby is not None:
             listener.listen(BACKLOG)
         port = listener.getsockname()[1]
         scratch_dir = Path(tempfile.mkdtemp(dir=scratch_root))
@@ -59,14 +62,18 @@ def give_birth(
             on_both_sides.callback(os.close, descriptor)
         for descriptor in (lifeline_write, events_read):
             on_failure.callback(os.close, descriptor)
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()  # else the child would write what waits there once more
-        pid = os.fork()
+        own = child.Inheritance(listener, lifeline_read, events_write, log_fd, scratch_dir)
+        if standby is not None:
+            standby.call(request, own)
+            pid = standby.pid
+        else:
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()  # else the child would write what waits there once more
+            pid = os.fork()
         if pid == 0:
             abandon()
             os.close(lifeline_write)
             os.close(events_read)
-            own = child.Inheritance(listener, lifeline_read, events_write, log_fd, scratch_dir)
             if serve is not None:
                 child.run_forked(request, own, serve)
             child.run_executed(request, own)

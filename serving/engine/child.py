@@ -53,7 +53,7 @@ class Inheritance:
 
 
 def run_forked(request: SpawnRequest, own: Inheritance, serve: Serve) -> NoReturn:
-    """Becomes the engine, in this process; to be called in the child of a fork."""
+    """Becomes the engine, in this process: the child of a fork, or a standby."""
 
     def mark(phase: StartPhase, /, max_model_len: int | None = None) -> None:
         reached = Reached(phase=phase, at=time.time(), max_model_len=max_model_len)
@@ -101,7 +101,8 @@ def run_executed(request: SpawnRequest, own: Inheritance) -> NoReturn:
 
 
 def _set_apart(request: SpawnRequest, own: Inheritance) -> None:
-    os.setsid()
+    if os.getsid(0) != os.getpid():  # a standby leads its group already
+        os.setsid()
     null_fd = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null_fd, 0)
     os.dup2(own.log_fd, 1)

@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class Surroundings:
     """What an engine's run needs of its host."""
 
     launcher: Launcher
+    """Of the platform's own engine build."""
     weights: Weights
     log_dir: Path
     address: str
@@ -55,6 +56,8 @@ class Surroundings:
     drain_poll_s: float = 0.2
     launcher_patience_s: float = 60.0
     """How long the launcher may be away before a start fails."""
+    builds: Mapping[str, Launcher] = field(default_factory=dict)
+    """Launchers of further engine builds, by name."""
     health_interval_s: float = 1.0
     health_failures: int = 3
     transport: httpx.AsyncBaseTransport | None = None
@@ -158,9 +161,10 @@ class EngineRun:
 
     async def _spawn(self, request: SpawnRequest) -> Lease:
         deadline_s = time.monotonic() + self._around.launcher_patience_s
+        launcher = self._launcher()
         while True:
             try:
-                return await self._around.launcher.spawn(request)
+                return await launcher.spawn(request)
             except UnreachableError as exc:
                 if time.monotonic() >= deadline_s:
                     raise UnavailableError(
@@ -168,6 +172,19 @@ class EngineRun:
                         hint="it takes some seconds to start; its log says why it does not",
                     ) from exc
                 await asyncio.sleep(LAUNCHER_RETRY_S)
+
+    def _launcher(self) -> Launcher:
+        build = self._assignment.manifest.engine.build
+        if build is None:
+            return self._around.launcher
+        try:
+            return self._around.builds[build]
+        except KeyError:
+            known = ", ".join(sorted(self._around.builds)) or "none but the platform's own"
+            raise UnavailableError(
+                f"this node has no launcher of the engine build {build}",
+                hint=f"it has: {known}; PENSTOCK_BUILD_SOCKETS names them",
+            ) from None
 
     async def _follow(
         self, lease: Lease, forked: "asyncio.Future[Forked]", probed: "asyncio.Future[Probe]"
@@ -199,7 +216,7 @@ class EngineRun:
         host = f"[{address}]" if ":" in address else address
         url = f"http://{host}:{born.port}"
         self._client = EngineClient(url, self._token, self._around.transport)
-        if born.mode == "fork":
+        if born.mode != "exec":
             probe = await probed
         else:
             await self._client.wait_until_it_listens()

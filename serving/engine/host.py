@@ -85,6 +85,7 @@ class EngineHost:
         )
         around = Surroundings(
             launcher=SocketLauncher(settings.launcher_socket),
+            builds={n: SocketLauncher(path) for n, path in settings.build_sockets.items()},
             weights=NodeWeights(
                 NodeCache(settings.cache_dir, settings.cache_bytes), Secrets(settings.secrets_dir)
             ),

@@ -21,7 +21,7 @@ from serving.protocol import Message, StartPhase
 MAX_LINE_BYTES = 1 << 20
 """No message is longer; a peer that sends more is not one of ours."""
 
-SpawnMode = Literal["auto", "fork", "exec"]
+SpawnMode = Literal["auto", "fork", "standby", "exec"]
 
 
 class HelloRequest(Message):
@@ -61,6 +61,8 @@ class Hello(Message):
     """Version of the engine that this launcher starts, as `vllm 0.32.0`."""
     engines: tuple[str, ...] = ()
     """Ids of the engines that run."""
+    standbys: int = 0
+    """Processes that could become an engine at once, without a fork."""
 
 
 class Refused(Message):
@@ -78,7 +80,7 @@ class Forked(Message):
     pid: int
     """Also the id of the engine's process group."""
     port: int
-    mode: Literal["fork", "exec"]
+    mode: Literal["fork", "standby", "exec"]
     """An executed engine does not tell when it is ready; a forked one, that it probed itself."""
     at: float
 

@@ -1,7 +1,8 @@
 """Serves hosts at the launcher's socket: starts engines, holds leases, reaps what dies.
 
 It owns the engines' processes: their birth, their reaping, and that none is left over. What an
-engine serves, and for whom, is the host's business; which engine it is, `launcher` says.
+engine serves, and for whom, is the host's business; which engine it is, `launcher` says. Past 300
+lines, because the handlers of one loop share its state.
 
 Single-threaded on purpose, since a fork copies only the thread that calls it: a `selectors` loop
 instead of asyncio, whose resolver and executors start threads.
@@ -15,10 +16,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Literal
 
-from models.errors import BadRequestError
+from models.errors import BadRequestError, UnavailableError
 from serving import logs
 from serving.engine import child, lifeline
 from serving.engine.birth import give_birth
@@ -29,6 +28,7 @@ from serving.engine.launch_protocol import (
     Forked,
     Hello,
     HelloRequest,
+    Reached,
     Refused,
     SpawnRequest,
     decode_event,
@@ -36,7 +36,10 @@ from serving.engine.launch_protocol import (
     encode,
 )
 from serving.engine.socket_claim import Claim
+from serving.engine.standby import Standby, StandbyPool
 from serving.engine.standing import Engine
+from serving.engine.ways import Way, check_memory, choose_way, free_memory_gib
+from serving.protocol import StartPhase
 
 GRACE_S = 2.0
 """Time between SIGTERM and SIGKILL."""
@@ -62,6 +65,7 @@ class LaunchServer:
         serve: Runs one engine in a forked child.
         build: What `hello` tells of the engines' build.
         fork_obstacle: Why no engine can be forked now, or None.
+        standbys: Processes that wait to become engines where a fork cannot serve.
     """
 
     def __init__(
@@ -70,7 +74,9 @@ class LaunchServer:
         serve: child.Serve,
         build: str,
         fork_obstacle: Callable[[], str | None] = lambda: None,
+        standbys: StandbyPool | None = None,
     ) -> None:
+        self._standbys = standbys or StandbyPool(0)
         self._claim = claim
         self._serve = serve
         self._build = build
@@ -95,12 +101,14 @@ class LaunchServer:
         listener.setblocking(False)
         self._selector.register(listener, selectors.EVENT_READ, partial(self._accept, listener))
         on_listening()
+        self._standbys.fill()
         while not self._stopping or self._engines:
             for key, _ in self._selector.select(self._timeout_s()):
                 if self._selector.get_map().get(key.fd) is key:  # not closed by one before it
                     key.data()
             self._reap()
             self._kill_overdue()
+        self._standbys.close()
 
     # --- hosts ----------------------------------------------------------------------------------
 
@@ -143,7 +151,13 @@ class LaunchServer:
             return
         if isinstance(request, HelloRequest):
             running = tuple(engine.engine_id for engine in self._engines.values())
-            self._tell(caller, Hello(pid=os.getpid(), build=self._build, engines=running))
+            hello = Hello(
+                pid=os.getpid(),
+                build=self._build,
+                engines=running,
+                standbys=self._standbys.warm(),
+            )
+            self._tell(caller, hello)
             self._close(caller)
         elif self._held(request.gpus):
             caller.waiting = request
@@ -176,37 +190,34 @@ class LaunchServer:
         return any(set(gpus) & set(engine.gpus) for engine in self._engines.values())
 
     def _spawn(self, caller: _Caller, request: SpawnRequest) -> None:
-        obstacle = self._fork_obstacle()
-        free_gib = _free_memory_gib()
         if self._stopping:
             self._refuse(caller, "the launcher is stopping")
-        elif request.mode == "fork" and obstacle is not None:
-            self._refuse(caller, f"the engine cannot be forked: {obstacle}", "set engine.spawn")
-        elif free_gib < request.memory_gib:
-            self._refuse(
-                caller,
-                f"the engine needs {request.memory_gib:g} GiB of memory,"
-                f" but {free_gib:.1f} GiB are free on this node",
-                "stop another model, or lower resources.memory_gib",
-            )
-        else:
-            try:
-                self._start(caller, request, forked=request.mode != "exec" and obstacle is None)
-            except OSError as exc:
-                self._refuse(caller, f"the engine cannot be started: {exc}")
+            return
+        try:
+            check_memory(request, free_memory_gib())
+            standby = self._standbys.take() if request.mode in ("auto", "standby") else None
+            way = choose_way(request, self._fork_obstacle(), has_standby=standby is not None)
+            if way != "standby" and standby is not None:
+                self._standbys.give_back(standby)
+            self._start(caller, request, way, standby if way == "standby" else None)
+        except UnavailableError as exc:
+            self._refuse(caller, str(exc), exc.hint)
+        except OSError as exc:
+            self._refuse(caller, f"the engine cannot be started: {exc}")
 
-    def _start(self, caller: _Caller, request: SpawnRequest, *, forked: bool) -> None:
-        serve = self._serve if forked else None
-        newborn = give_birth(request, self._claim.scratch_dir, serve, self._abandon)
+    def _start(
+        self, caller: _Caller, request: SpawnRequest, way: Way, standby: Standby | None
+    ) -> None:
+        serve = self._serve if way == "fork" else None
+        newborn = give_birth(request, self._claim.scratch_dir, serve, self._abandon, standby)
         engine, port = newborn.engine, newborn.port
         self._engines[engine.pid] = engine
         caller.engine, caller.waiting = engine, None
         self._selector.register(
             engine.events_fd, selectors.EVENT_READ, partial(self._hear, caller, engine)
         )
-        mode: Literal["fork", "exec"] = "fork" if forked else "exec"
-        _log.info("forked", engine_id=engine.engine_id, pid=engine.pid, port=port, mode=mode)
-        self._tell(caller, Forked(pid=engine.pid, port=port, mode=mode, at=time.time()))
+        _log.info("forked", engine_id=engine.engine_id, pid=engine.pid, port=port, mode=way)
+        self._tell(caller, Forked(pid=engine.pid, port=port, mode=way, at=time.time()))
 
     def _abandon(self) -> None:
         """Closes, in a child, all that is the launcher's; other engines' lifelines above all."""
@@ -215,6 +226,7 @@ class LaunchServer:
         signal.set_wakeup_fd(-1)
         self._selector.close()
         self._claim.abandon()
+        self._standbys.abandon()
         for end in (self._wakeup, self._wakeup_end):
             end.close()
         for caller in self._callers:
@@ -238,6 +250,8 @@ class LaunchServer:
                 engine.died = event
             else:
                 self._tell(caller, event)
+                if isinstance(event, Reached) and event.phase is StartPhase.PROBED:
+                    self._standbys.fill()  # only now: its imports would slow the start down
 
     def _end(self, engine: Engine, reason: str) -> None:
         if engine.kill_at_s is None:
@@ -272,6 +286,8 @@ class LaunchServer:
         _log.info("exited", engine_id=engine.engine_id, cause=exited.cause)
         self._tell(caller, exited)
         self._close(caller)
+        if not self._stopping:
+            self._standbys.fill()
         for waiting in list(self._callers):
             if waiting.waiting is not None and not self._held(waiting.waiting.gpus):
                 self._spawn(waiting, waiting.waiting)
@@ -296,10 +312,3 @@ class LaunchServer:
         self._stopping = True
         for engine in list(self._engines.values()):
             self._end(engine, "the launcher stops")
-
-
-def _free_memory_gib() -> float:
-    """Memory that new processes can take without swapping (`MemAvailable` of proc(5))."""
-    lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-    kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    return kib / 2**20

@@ -12,6 +12,7 @@ from serving import logs
 from serving.engine import vllm_adapter
 from serving.engine.launch_server import LaunchServer
 from serving.engine.socket_claim import claim_socket
+from serving.engine.standby import StandbyPool
 from serving.settings import LauncherSettings
 
 _log = logs.get_logger("penstock.launcher")
@@ -30,7 +31,13 @@ def main() -> int:
         with claim_socket(settings.launcher_socket) as claim:
             build = vllm_adapter.pre_import()
             logs.configure("launcher")  # again: some of the imports set up logging of their own
-            server = LaunchServer(claim, vllm_adapter.serve, build, vllm_adapter.fork_obstacle)
+            server = LaunchServer(
+                claim,
+                vllm_adapter.serve,
+                build,
+                vllm_adapter.fork_obstacle,
+                StandbyPool(settings.standby),
+            )
             server.run(
                 lambda: _log.info("ready", build=build, socket=str(settings.launcher_socket))
             )

@@ -172,13 +172,14 @@ def test_start_struck_in_its_middle_is_made_again_and_leaves_no_orphan(
     assert {start["start_id"] for start in failed} == {last["start_id"]}, "one request, one id"
     assert last["error"] is None
     (alive,) = engines_of(admin, [model])
-    mine = [p for p in platform.processes() if psutil.pid_exists(p.pid) and is_engine_of(p, model)]
+    running = launcher_of(platform).children(recursive=True)
+    mine = [p for p in running if is_engine_of(p, model)]
     assert alive["pid"] in {p.pid for p in mine}
     assert all(p.pid == alive["pid"] or p.ppid() == alive["pid"] for p in mine)
 
 
 def is_engine_of(process: psutil.Process, model: str) -> bool:
-    """By the engine's log, which both of its processes have as their output."""
+    """By the engine's log, which all of its processes have as their output."""
     try:
         return any(f"/engines/{model}/" in file.path for file in process.open_files())
     except psutil.Error:

@@ -1,6 +1,7 @@
 """What each part is told: the settings it needs, and nobody's keys."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def plan(tmp_path: Path) -> Blueprint:
 
 
 def parts(plan: Blueprint) -> list[PartSpec]:
-    return [plan.launcher(), plan.ray(), plan.controller(), plan.gateway(30.0)]
+    return [*plan.launchers(), plan.ray(), plan.controller(), plan.gateway(30.0)]
 
 
 def test_no_part_gets_a_key_or_another_ray(plan: Blueprint) -> None:
@@ -50,7 +51,7 @@ def test_every_part_bears_mark_and_folder(plan: Blueprint) -> None:
 
 
 def test_launcher_does_not_know_the_internal_token(plan: Blueprint) -> None:
-    assert "the-token" not in plan.launcher().environment.values()
+    assert "the-token" not in plan.launchers()[0].environment.values()
 
 
 def test_parts_can_load_their_settings(plan: Blueprint, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +73,7 @@ def test_parts_can_load_their_settings(plan: Blueprint, monkeypatch: pytest.Monk
     assert host.launcher_socket.is_absolute()
     assert host.cache_dir.is_absolute()
     assert host.log_dir.is_absolute()
-    load(plan.launcher())
+    load(plan.launchers()[0])
     assert LauncherSettings.load().launcher_socket == host.launcher_socket
 
 
@@ -99,3 +100,14 @@ def test_named_secrets_go_to_those_who_read_sources_alone(tmp_path: Path) -> Non
     plan = Blueprint(layout, PORTS, "the-mark", "the-token", 3, caller)
     knowing = [part.name for part in parts(plan) if "PENSTOCK_SECRET_HUB" in part.environment]
     assert sorted(knowing) == ["controller", "ray"]
+
+
+def test_each_further_build_has_a_launcher_of_its_own_that_hosts_know(plan: Blueprint) -> None:
+    both = replace(plan, builds={"old": Path("/opt/old/bin/python")})
+    own, old = both.launchers()
+    assert (own.name, old.name) == ("launcher", "launcher-old")
+    assert old.command[0] == "/opt/old/bin/python"
+    assert own.log_path != old.log_path
+    told = json.loads(both.ray().environment["PENSTOCK_BUILD_SOCKETS"])
+    assert told == {"old": old.environment["PENSTOCK_LAUNCHER_SOCKET"]}
+    assert told["old"] != own.environment["PENSTOCK_LAUNCHER_SOCKET"]

@@ -45,10 +45,11 @@ class Launcher:
 
 
 @contextlib.contextmanager
-def start_launcher(folder: Path) -> Iterator[Launcher]:
+def start_launcher(folder: Path, **settings: str) -> Iterator[Launcher]:
     """Starts a launcher as `penstock up` does, waits until it is warm, and ends it."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
     environment["PENSTOCK_LAUNCHER_SOCKET"] = str(folder / "launcher.sock")
+    environment |= settings
     with (folder / "launcher.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "serving.engine.launcher"],

@@ -1,9 +1,9 @@
 """A launcher whose engines are not vLLM: real processes, started in milliseconds.
 
-Run as `python -m tests.serving.engine.stub_launcher SOCKET`. An engine's first process forks a
-second one, as vLLM does, writes both pids to its log, and answers each connection with one line.
-Its arguments say how it misbehaves: `fail` (a known error), `crash` (an exception), `stubborn`
-(deaf to SIGTERM), `die` (killed by a signal).
+Run as `python -m tests.serving.engine.stub_launcher SOCKET [STANDBYS] [OBSTACLE]`. An engine's
+first process forks a second one, as vLLM does, writes both pids to its log, and answers each
+connection with one line. Its arguments say how it misbehaves: `fail` (a known error), `crash` (an
+exception), `stubborn` (deaf to SIGTERM), `die` (killed by a signal).
 """
 
 import os
@@ -18,6 +18,7 @@ from serving import logs
 from serving.engine import child
 from serving.engine.launch_server import LaunchServer
 from serving.engine.socket_claim import claim_socket
+from serving.engine.standby import StandbyPool
 from serving.protocol import StartPhase
 
 
@@ -46,5 +47,7 @@ def serve(args: tuple[str, ...], listener: socket.socket, mark: child.Mark) -> N
 if __name__ == "__main__":
     logs.configure("launcher")
     with claim_socket(Path(sys.argv[1])) as claim:
-        server = LaunchServer(claim, serve, build="stub 1")
+        size, obstacle = int((sys.argv[2:3] or ["0"])[0]), (sys.argv[3:4] or [None])[0]
+        pool = StandbyPool(size, (sys.executable, "-m", "tests.serving.engine.stub_standby"))
+        server = LaunchServer(claim, serve, "stub 1", lambda: obstacle, pool)
         server.run(lambda: print("listening", flush=True))

@@ -253,3 +253,26 @@ async def test_old_logs_of_the_model_are_removed(around: Surroundings, tmp_path:
     assert report.log_path == str(folder / "e1.log")
     left = {path.name for path in folder.iterdir()}
     assert left == {f"old-{age}.log" for age in range(KEPT_LOGS - 1)}  # and room for the new one
+
+
+async def test_engine_of_another_build_is_born_at_that_builds_launcher(
+    around: Surroundings, launcher: FakeLauncher
+) -> None:
+    other = FakeLauncher()
+    wanted = assignment(build="other")
+    run = EngineRun(wanted, replace(around, builds={"other": other}), lambda: None)
+    task = asyncio.create_task(run.run())
+    await asyncio.wait_for(other.spawned.wait(), 10)
+    run.stop()
+    await task
+    assert launcher.leases == []
+
+
+async def test_engine_of_a_build_that_the_node_lacks_fails_with_the_names(
+    around: Surroundings,
+) -> None:
+    run = EngineRun(assignment(build="lost"), around, lambda: None)
+    await run.run()
+    assert run.report.phase is EnginePhase.FAILED
+    assert run.report.error == "this node has no launcher of the engine build lost"
+    assert "none but the platform's own" in (run.report.hint or "")

@@ -48,8 +48,8 @@ def launcher(tmp_path: Path) -> Iterator[Process]:
     assert process.popen.wait(PATIENCE_S) == 0 or process.popen.returncode == -signal.SIGKILL
 
 
-def start(path: Path) -> Process:
-    command = [sys.executable, "-m", "tests.serving.engine.stub_launcher", str(path)]
+def start(path: Path, *args: str) -> Process:
+    command = [sys.executable, "-m", "tests.serving.engine.stub_launcher", str(path), *args]
     read_fd, write_fd = os.pipe()
     with os.fdopen(read_fd, "rb") as output:
         popen = subprocess.Popen(command, stdout=write_fd)
