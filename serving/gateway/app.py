@@ -8,11 +8,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from models.errors import PenstockError
 from serving import logs
 from serving.gateway.admin import PREFIX, AdminPassage
 from serving.gateway.auth import Keyring
+from serving.gateway.dispatch import GatewayApp
 from serving.gateway.door import Door
 from serving.gateway.engines import EngineClient
 from serving.gateway.errors import answer_of_http
@@ -28,6 +30,7 @@ from serving.gateway.server import run
 from serving.gateway.surface import OPERATIONS
 from serving.gateway.sync import Sync
 from serving.gateway.telemetry import GatewayMetrics
+from serving.gateway.watch import Watch
 from serving.settings import GatewaySettings
 
 log = logs.get_logger(__name__)
@@ -49,7 +52,8 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     urgent = asyncio.Event()
     in_line = LaneLimits(settings.max_queued, settings.max_queued_tokens, settings.prefill_tokens)
     lanes = Lanes(in_line, alarm=urgent.set)
-    sync = Sync(link, lanes, keyring, Keepsake(settings.gateway_state_dir), urgent)
+    keepsake = Keepsake(settings.gateway_state_dir)
+    sync = Sync(link, lanes, keyring, keepsake, urgent, Watch(lanes, engines))
     metering = Metering(sync.gateway_id, settings, link, metrics)
     limiting = Limiting(keyring, lanes, link, sync.gateway_id, settings)
 
@@ -66,7 +70,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
                 in_step.cancel()
                 await asyncio.gather(in_step, return_exceptions=True)
 
-    app = FastAPI(
+    app = GatewayApp(
         title="Penstock gateway",
         docs_url=None,
         redoc_url=None,
@@ -75,12 +79,16 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         lifespan=lifespan,
         exception_handlers={HTTPException: _on_http_exception},
     )
+    app.state.keyring = keyring
+    direct: dict[str, ASGIApp] = {}
     for operation in OPERATIONS:
         tolls = (limiting.toll, metering.toll)
         proxy = Proxy(
             operation, limits, keyring, lanes, engines, metrics, tolls, caps=limiting.toll
         )
         app.router.routes.append(Route(operation.path, proxy, methods=["POST"]))
+        direct[operation.path] = Door(proxy)
+    app.direct = direct
     if settings.admin_api:
         app.router.routes.append(Route(PREFIX + "/{path:path}", passage))
     app.include_router(make_router(keyring, lanes, metrics))

@@ -35,13 +35,7 @@ class Limiting:
         rules = Rules((), ())
         when_down = WhenDown(settings.on_limit_store_down)
         self._shared = SharedMeters(rules, link, gateway_id, when_down, keyring.clock)
-        self._redis: RedisMeters | None = None
-        if settings.redis_url is not None:
-            # Here, because redis-py is an extra.
-            from serving.gateway.limits_redis import RedisMeters
-
-            url = settings.redis_url.get_secret_value()
-            self._redis = RedisMeters(url, self._shared, when_down, keyring.clock)
+        self._redis = _redis_meters(settings, self._shared, when_down, keyring)
         self.toll = LimitsToll(keyring, rules, self._redis or self._shared, _longest(lanes))
         self._task: asyncio.Task[None] | None = None
 
@@ -81,3 +75,14 @@ def _longest(lanes: Lanes) -> Longest:
             return None
 
     return of
+
+
+def _redis_meters(
+    settings: GatewaySettings, shared: SharedMeters, when_down: WhenDown, keyring: Keyring
+) -> "RedisMeters | None":
+    if settings.redis_url is None:
+        return None
+    # Here, because redis-py is an extra.
+    from serving.gateway.limits_redis import RedisMeters
+
+    return RedisMeters(settings.redis_url.get_secret_value(), shared, when_down, keyring.clock)

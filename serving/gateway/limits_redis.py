@@ -118,7 +118,7 @@ class RedisMeters:
             socket_timeout=TIMEOUT_S,
             socket_connect_timeout=TIMEOUT_S,
         )
-        self._redis: Redis = Redis(connection_pool=pool)
+        self._redis: Redis = Redis.from_pool(pool)
         self._room = asyncio.Semaphore(CONNECTIONS)
         self._shared = shared
         self._when_down = when_down

@@ -47,9 +47,10 @@ class Gateway:
         self.settings = settings
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self.app = create_app(settings)
         self._server = TestServer(
             uvicorn.Config(
-                create_app(settings), loop="uvloop", http=TenantConnection, log_config=None,
+                self.app, loop="uvloop", http=TenantConnection, log_config=None,
                 access_log=False,
             )
         )  # fmt: skip

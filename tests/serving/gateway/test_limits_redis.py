@@ -1,0 +1,165 @@
+"""Limits counted in a real Redis: exact over gateways, cheap, and clear about its absence."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from serving.gateway.limits import LimitStoreDownError, WhenDown
+from serving.gateway.limits_meter import Demand, Meter, Reserved, Shortage
+from serving.gateway.limits_rules import Rules
+from serving.identities import LimitRecord
+from serving.limits import limit_id
+from serving.settings import GatewaySettings
+from serving.shares import MeterKind, ShareReply, ShareReport
+from tests.serving.gateway.conftest import Gateway, chat
+from tests.serving.gateway.fake_controller import FakeController, model
+from tests.serving.gateway.fake_engine import FakeEngine
+from tests.serving.gateway.redis_server import RedisServer
+from tests.serving.gateway.test_limits import PATH, apply, limit
+
+pytest.importorskip("redis", reason="the extra `redis` is not installed")
+
+from serving.gateway.limits_redis import RedisMeters
+from serving.gateway.limits_shares import SharedMeters
+
+
+class NoController:
+    """Hands out nothing."""
+
+    async def shares(self, report: ShareReport) -> ShareReply:
+        return ShareReply()
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path)
+    yield server
+    server.kill()
+
+
+def meters(url: str, when_down: WhenDown = WhenDown.ALLOW) -> RedisMeters:
+    shared = SharedMeters(Rules((), ()), NoController(), "gw", when_down)
+    return RedisMeters(url, shared, when_down)
+
+
+def meter(kind: MeterKind, value: int, scope: str = "key-1") -> Meter:
+    fields = {MeterKind.REQUESTS: "requests_per_min", MeterKind.OUTPUT: "output_tokens_per_min"}
+    record = LimitRecord(limit_id=limit_id(scope, "*"), scope_id=scope, **{fields[kind]: value})
+    return Meter(record, kind)
+
+
+async def test_gateways_together_take_exactly_the_limit(redis: RedisServer) -> None:
+    gateways = [(meters(redis.url), meter(MeterKind.REQUESTS, 50)) for _ in range(3)]
+    outcomes = await asyncio.gather(
+        *(source.take([Demand(mine, 1)]) for source, mine in gateways for _ in range(40))
+    )
+    assert sum(not isinstance(outcome, Shortage) for outcome in outcomes) == 50
+    for source, _ in gateways:
+        await source.close()
+
+
+async def test_refund_of_one_gateway_is_usable_at_another_at_once(redis: RedisServer) -> None:
+    one, two = meters(redis.url), meters(redis.url)
+    theirs, ours = meter(MeterKind.OUTPUT, 100), meter(MeterKind.OUTPUT, 100)
+    reserved = await one.take([Demand(theirs, 90)])
+    assert not isinstance(reserved, Shortage)
+    assert isinstance(await two.take([Demand(ours, 50)]), Shortage)
+    one.settled(reserved[0], 5)
+    async with asyncio.timeout(1):
+        while isinstance(await two.take([Demand(ours, 50)]), Shortage):
+            pass
+    for source in (one, two):
+        await source.close()
+
+
+async def test_all_meters_are_taken_or_none(redis: RedisServer) -> None:
+    source = meters(redis.url)
+    wide, narrow = meter(MeterKind.REQUESTS, 100, "org-1"), meter(MeterKind.REQUESTS, 1)
+    assert not isinstance(await source.take([Demand(wide, 1), Demand(narrow, 1)]), Shortage)
+    shortage = await source.take([Demand(wide, 1), Demand(narrow, 1)])
+    assert isinstance(shortage, Shortage)
+    assert shortage.meter is narrow
+    left = [await source.take([Demand(wide, 1)]) for _ in range(100)]
+    assert sum(not isinstance(outcome, Shortage) for outcome in left) == 99
+    await source.close()
+
+
+async def test_killed_redis_is_what_the_operator_chose_and_comes_back(redis: RedisServer) -> None:
+    allowing, denying = meters(redis.url), meters(redis.url, WhenDown.DENY)
+    mine = meter(MeterKind.REQUESTS, 5)
+    assert not isinstance(await allowing.take([Demand(mine, 1)]), Shortage)
+    redis.kill()
+    with pytest.raises(LimitStoreDownError):
+        await denying.take([Demand(meter(MeterKind.REQUESTS, 5), 1)])
+    outcomes = [await allowing.take([Demand(mine, 1)]) for _ in range(6)]
+    assert [isinstance(outcome, Shortage) for outcome in outcomes] == [False] * 4 + [True] * 2
+    redis.start()
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                await denying.take([Demand(meter(MeterKind.REQUESTS, 5), 1)])
+                break
+            except LimitStoreDownError:
+                await asyncio.sleep(0.05)
+    for source in (allowing, denying):
+        await source.close()
+
+
+async def test_check_takes_little_of_the_gateways_time(redis: RedisServer) -> None:
+    """CPU of this process for a check of three meters and its settlement; printed, and bounded
+    generously: the machine of a test may be slow."""
+    source = meters(redis.url)
+    mine = [meter(MeterKind.REQUESTS, 10**9, f"key-{i}") for i in range(3)]
+    wanted = [Demand(one, 1) for one in mine]
+    await source.take(wanted)
+    began = time.process_time()
+    checks = 500
+    for _ in range(checks):
+        reserved = await source.take(wanted)
+        assert isinstance(reserved, list)
+        one: Reserved
+        for one in reserved:
+            source.settled(one, 0)
+    took_us = (time.process_time() - began) / checks * 1e6
+    print(f"{took_us:.0f} us of CPU a check with its settlement")
+    assert took_us < 3000
+    await source.close()
+
+
+@pytest.mark.parametrize("direction", ["allow", "deny"])
+async def test_two_gateways_keep_a_limit_until_redis_dies(
+    make_gateway: Callable[[GatewaySettings], Gateway],
+    controller: FakeController,
+    engine: FakeEngine,
+    settings: GatewaySettings,
+    redis: RedisServer,
+    direction: str,
+) -> None:
+    """Short and real; ten minutes of fifty keys are simulated in `test_limits_together`."""
+    controller.set_routes(model("demo", engine.route.model_copy(update={"slots": 256})))
+    gateways = []
+    for i in range(2):
+        changed = {
+            "gateway_state_dir": settings.gateway_state_dir / str(i),
+            "redis_url": SecretStr(redis.url),
+            "on_limit_store_down": direction,
+        }
+        gateways.append(make_gateway(settings.model_copy(update=changed)))
+        await gateways[-1].start()
+    for gateway in gateways:
+        await apply(gateway, controller, limit(requests_per_min=30))
+    rng = random.Random("redis")
+    answers = await asyncio.gather(
+        *(rng.choice(gateways).http.post(PATH, json=chat()) for _ in range(60))
+    )
+    assert sum(answer.status_code == 200 for answer in answers) == 30
+    assert sum(answer.status_code == 429 for answer in answers) == 30
+    redis.kill()
+    status = (await gateways[0].http.post(PATH, json=chat())).status_code
+    # Allowed, the gateway counts alone, from what it last heard: the limit is used up.
+    assert status == (429 if direction == "allow" else 503)
