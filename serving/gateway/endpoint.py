@@ -39,7 +39,6 @@ class Endpoint:
     prefill_tokens: int = 0  # prompts without a first byte
     trials: int = 0  # requests on trial without a first byte
     work: float = 0.0  # tokens sent to it, in the balancer's own ageing unit
-    heard: int = 0  # first bytes and ends of answers
 
     @property
     def outstanding(self) -> int:
@@ -107,4 +106,3 @@ class Endpoint:
         if self.loads.pop(ticket, None) is not None:
             self.kv_tokens -= ticket.tokens
             self.output_tokens -= ticket.output_tokens
-            self.heard += 1

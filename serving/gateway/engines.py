@@ -1,16 +1,17 @@
 """The pooled HTTP client towards the engines, and what their failures are called."""
 
 import asyncio
+import hashlib
 import ssl
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from serving.gateway.upstream import BrokenOffError, Sink, Upstream
+from serving.gateway.upstream import BrokenOffError, Meter, Sink, Upstream
 from serving.protocol import EndpointRoute
 
 KEEPALIVE_S = 2.0
@@ -26,6 +27,10 @@ ERROR_BODY_BYTES = 2**20
 """As much of an engine's error is read."""
 
 STREAM = "text/event-stream"
+
+ACCOUNT_PATH = "/metrics"
+ACCOUNT_LINES = b"vllm:"
+ACCOUNT_TIMEOUT_S = 2.0
 
 
 class EngineGoneError(Exception):
@@ -126,6 +131,8 @@ class EngineClient:
 
     def __init__(self) -> None:
         self._idle: defaultdict[Address, list[Upstream]] = defaultdict(list)
+        self._meters: dict[str, Meter] = {}
+        self._busy: defaultdict[str, set[Upstream]] = defaultdict(set)  # by engine_id
         self._heads: dict[tuple[str, str, str], tuple[Address, bytes]] = {}
         self._tls: ssl.SSLContext | None = None
         self._sweeper: asyncio.Task[None] | None = None
@@ -164,6 +171,9 @@ class EngineClient:
         """
         address, head = self._head(route, path)
         upstream = self._take(address) or await self._connect(address)
+        upstream.meter = self._meters.setdefault(route.engine_id, upstream.meter)
+        busy = self._busy[route.engine_id]
+        busy.add(upstream)
         try:
             rest = f"content-type: {content_type}\r\nx-request-id: {request_id}\r\n"
             size = f"content-length: {len(body)}\r\n\r\n"
@@ -173,11 +183,52 @@ class EngineClient:
                 raise EngineBrokeError(str(exc)) from exc
             yield EngineReply(upstream)
         finally:
+            busy.discard(upstream)
             if upstream.reusable and not upstream.closed:
                 upstream.idle_since_s = asyncio.get_running_loop().time()
                 self._idle[address].append(upstream)
             else:
                 upstream.close()
+
+    def received(self, engine_id: str) -> int:
+        """How often the engine has said anything so far."""
+        meter = self._meters.get(engine_id)
+        return 0 if meter is None else meter.received
+
+    def break_off(self, engine_id: str) -> int:
+        """Ends the requests that an engine has, as if it had died; returns how many."""
+        broken = list(self._busy.get(engine_id, ()))
+        for upstream in broken:
+            upstream.break_off("the engine hangs")
+        return len(broken)
+
+    async def account(self, route: EndpointRoute) -> str | None:
+        """What the engine says of its own work: the same as before means that it made no step.
+
+        None if it does not say, or not within ACCOUNT_TIMEOUT_S.
+        """
+        address, head = self._head(route, ACCOUNT_PATH, "GET")
+        upstream: Upstream | None = None
+        try:
+            async with asyncio.timeout(ACCOUNT_TIMEOUT_S):
+                upstream = await self._connect(address)
+                await upstream.ask(head + b"\r\n")
+                reply = EngineReply(upstream)
+                text = await reply.whole_body()
+        except (EngineGoneError, EngineBrokeError, BrokenOffError, TimeoutError):
+            return None
+        finally:
+            if upstream is not None:
+                upstream.close()
+        own = [line for line in text.splitlines() if line.startswith(ACCOUNT_LINES)]
+        return hashlib.blake2b(b"\n".join(own)).hexdigest() if reply.status == 200 else None
+
+    def forget(self, known: Set[str]) -> None:
+        """Drops what is kept of engines other than these."""
+        for engine_id in [one for one in self._meters if one not in known]:
+            if not self._busy.get(engine_id):
+                del self._meters[engine_id]
+                self._busy.pop(engine_id, None)
 
     def _take(self, address: Address) -> Upstream | None:
         idle = self._idle.get(address)
@@ -203,7 +254,9 @@ class EngineClient:
             raise EngineGoneError(f"{type(exc).__name__}: {exc}") from exc
         return upstream
 
-    def _head(self, route: EndpointRoute, path: str) -> tuple[Address, bytes]:
+    def _head(
+        self, route: EndpointRoute, path: str, method: str = "POST"
+    ) -> tuple[Address, bytes]:
         known = self._heads.get((route.url, route.token, path))
         if known is None:
             if len(self._heads) > 10_000:  # engines come and go for weeks
@@ -212,7 +265,7 @@ class EngineClient:
             tls = parts.scheme == "https"
             address = Address(parts.hostname or "", parts.port or (443 if tls else 80), tls)
             head = (
-                f"POST {parts.path.rstrip('/')}{path} HTTP/1.1\r\nhost: {address.authority}\r\n"
+                f"{method} {parts.path.rstrip('/')}{path} HTTP/1.1\r\nhost: {address.authority}\r\n"
                 f"authorization: Bearer {route.token}\r\n"
             )
             known = self._heads[route.url, route.token, path] = (address, head.encode("latin-1"))

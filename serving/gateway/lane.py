@@ -7,12 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from models.errors import (
-    DeadlineError,
-    ModelFailedError,
-    ModelNotFoundError,
-    PenstockError,
-)
+from models.errors import DeadlineError, ModelFailedError, ModelNotFoundError, PenstockError
 from serving.gateway.affinity import keys_of
 from serving.gateway.balancer import Balancer
 from serving.gateway.calls import Call
@@ -72,7 +67,7 @@ class Lane:
         self.quarantined: list[QuarantinedRequest] = []  # to be told with the next report
         self._prefill = PrefillSpeed()
         self._running: dict[str, tuple[Place, Endpoint]] = {}
-        self._alarm = alarm
+        self.alarm = alarm
         self.balancer.update(route.endpoints, time.monotonic())
 
     def place(self, visit: Visit, call: Call, deadline_s: float) -> Place:
@@ -158,7 +153,17 @@ class Lane:
             self.named.remove(start_id)
             token = FirstToken(start_id=start_id, engine_id=engine_id, at=at, after_s=after_s)
             self.first_tokens.append(token)
-            self._alarm()
+            self.alarm()
+
+    def prefill_excuse_s(self, endpoint: Endpoint) -> float:
+        """How long the endpoint may be silent over prompts that no byte has answered yet."""
+        unanswered = (
+            ticket.prompt_tokens
+            for ticket in endpoint.loads
+            if isinstance(ticket, Place)
+            and (ticket.visit is None or ticket.visit.first_byte_s is None)
+        )
+        return self._prefill.excuse_s(sum(unanswered))
 
     def pump(self) -> None:
         """Grants free slots in the order of the line."""
@@ -195,7 +200,7 @@ class Lane:
             gone = self.line.join(place, now_s)
             self._send_away(gone, lambda: self.line.full(now_s))
         if len(self.line) == 1 and not self.balancer.can_serve(now_s):
-            self._alarm()
+            self.alarm()
         return await self._wait(place, place.granted)
 
     async def _wait(self, place: Place, granted: asyncio.Future[Endpoint]) -> Endpoint:
@@ -232,7 +237,6 @@ class Lane:
         if place.streams:
             self._prefill.learn(endpoint.prefill_tokens, time.monotonic() - place.sent_s)
         endpoint.prefilled(place)
-        endpoint.heard += 1
         endpoint.breaker.succeeded()
         if self.line:
             self.pump()

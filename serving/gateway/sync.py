@@ -11,6 +11,7 @@ from serving.gateway.auth import Keyring
 from serving.gateway.demand import make_report, take_back
 from serving.gateway.keepsake import Keepsake
 from serving.gateway.lanes import Lanes
+from serving.gateway.watch import Watch
 from serving.logs import get_logger
 from serving.protocol import (
     DEMAND_INTERVAL_S,
@@ -61,7 +62,8 @@ class Link(Protocol):
 
 
 class Sync:
-    """The three conversations with the controller, as tasks that run until they are cancelled."""
+    """The three conversations with the controller, and the watch over the engines, of which the
+    controller is told; as tasks that run until they are cancelled."""
 
     def __init__(
         self,
@@ -70,6 +72,7 @@ class Sync:
         keyring: Keyring,
         keepsake: Keepsake,
         urgent: asyncio.Event,
+        watch: Watch,
     ) -> None:
         self.gateway_id = f"gw-{uuid.uuid4().hex[:12]}"
         self._link = link
@@ -77,6 +80,7 @@ class Sync:
         self._keyring = keyring
         self._keepsake = keepsake
         self._urgent = urgent  # set by a lane: report now, not at the next interval
+        self._watch = watch
         self._away = False
 
     def recall(self) -> None:
@@ -100,6 +104,7 @@ class Sync:
             conversations.create_task(self._follow(self._link.routes, self._take_routes))
             conversations.create_task(self._follow(self._link.identities, self._take_identities))
             conversations.create_task(self._report())
+            conversations.create_task(self._watch.run())
 
     async def _follow(
         self,
@@ -135,7 +140,8 @@ class Sync:
     async def _report(self) -> None:
         while True:
             self._urgent.clear()
-            report = make_report(self.gateway_id, self._lanes, time.monotonic())
+            now_s = time.monotonic()
+            report = make_report(self.gateway_id, self._lanes, now_s, self._watch.suspects)
             try:
                 reply = await self._link.demand(report)
             except UnreachableError as exc:
@@ -144,6 +150,8 @@ class Sync:
                 await asyncio.sleep(DEMAND_INTERVAL_S)
                 continue
             self._lanes.grant(reply.leases)
+            for known_as in reply.quarantined:
+                self._lanes.quarantine.add(known_as, time.monotonic())
             self._lanes.forget_idle_retired()
             try:
                 async with asyncio.timeout(DEMAND_INTERVAL_S):

@@ -18,6 +18,15 @@ MAX_HEAD_BYTES = 64 * 2**10
 Sink = Callable[[bytes], None]
 
 
+class Meter:
+    """Counts how often an engine's server said anything, over all connections to it."""
+
+    __slots__ = ("received",)
+
+    def __init__(self) -> None:
+        self.received = 0
+
+
 class BrokenOffError(Exception):
     """The server closed the connection, or spoke no HTTP, within an answer."""
 
@@ -41,6 +50,7 @@ class Upstream(asyncio.Protocol):
         "closed",
         "content_type",
         "idle_since_s",
+        "meter",
         "reusable",
         "status",
     )  # fmt: skip
@@ -61,6 +71,7 @@ class Upstream(asyncio.Protocol):
         self.closed = False
         self.reusable = False
         self.idle_since_s = 0.0  # by the loop's clock
+        self.meter = Meter()
         self.status = 0  # of the answer; 0 until its head is here
         self.content_type = "application/json"
 
@@ -130,6 +141,10 @@ class Upstream(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def break_off(self, reason: str) -> None:
+        """Ends the connection as if the server had."""
+        self._break(reason)
+
     def fail(self, error: Exception) -> None:
         """Ends the connection, and whoever waits gets this error."""
         waiter, self._waiter = self._waiter, None
@@ -165,6 +180,7 @@ class Upstream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the answer."""
+        self.meter.received += 1
         parser = self._parser
         if parser is None or self._complete:
             self._break("the server spoke unasked")
