@@ -14,6 +14,7 @@ A long poll answers at once if the caller's version is not the current one, else
 changes or after POLL_S with an unchanged version. Versions only grow, over restarts too.
 """
 
+import math
 from enum import StrEnum
 
 from pydantic import Field
@@ -94,6 +95,17 @@ class EndpointRoute(Message):
     """Tokens that its KV cache holds; 0 where nobody knows."""
 
 
+class CanaryRoute(Message):
+    """Which requests of a model go to its new revision."""
+
+    revisions: tuple[int, ...]
+    """Revisions whose engines are the new one's; all others are the old one's."""
+    share: float = Field(ge=0, le=1)
+    """Of the requests; never more, and less where the new one's engines have no room."""
+    sticky: str = "none"
+    """Who stays with one revision: `none`, `tenant` or `session`."""
+
+
 class ModelRoute(Message):
     """One model as gateways see it."""
 
@@ -109,6 +121,8 @@ class ModelRoute(Message):
     """Objective for the time to the first token, from the door; None: the model has none."""
     tpot_s: float | None = None
     """Objective for the mean time of each token after the first; None: the model has none."""
+    canary: CanaryRoute | None = None
+    """A new revision that gets a share of the requests only."""
 
 
 class RoutesDelta(Message):
@@ -131,6 +145,35 @@ class FirstToken(Message):
     at: float
     after_s: float = Field(ge=0)
     """Since the request came, by the gateway's monotonic clock: what the tenant waited."""
+
+
+BUCKET_BASE_S = 1e-4
+BUCKET_GROWTH = 1.05
+
+
+def bucket_of(seconds: float) -> int:
+    """The bucket of a time: they grow by a twentieth each, from a tenth of a millisecond."""
+    if seconds <= BUCKET_BASE_S:
+        return 0
+    return math.ceil(math.log(seconds / BUCKET_BASE_S) / math.log(BUCKET_GROWTH))
+
+
+def bucket_end_s(bucket: int) -> float:
+    """The longest time of a bucket."""
+    return BUCKET_BASE_S * BUCKET_GROWTH**bucket
+
+
+class RevisionCounts(Message):
+    """How attempts ended at one revision since the last report; told during a canary only."""
+
+    revision: int
+    answered: int = Field(default=0, ge=0)
+    failed: int = Field(default=0, ge=0)
+    """The engine broke off, or said that it failed."""
+    ttft: dict[int, int] = Field(default_factory=dict)
+    """Streamed answers by bucket of the time from sending to the first byte."""
+    tpot: dict[int, int] = Field(default_factory=dict)
+    """Streamed answers by bucket of the mean time of each token after the first."""
 
 
 class ModelDemand(Message):
@@ -166,6 +209,8 @@ class ModelDemand(Message):
     """Id of the oldest waiting request; ties a cold start to the request that caused it."""
     first_tokens: tuple[FirstToken, ...] = ()
     """Of requests that were named in `start_id` before."""
+    revisions: tuple[RevisionCounts, ...] = ()
+    """Since the last report, of a model with a canary."""
 
 
 class QuarantinedRequest(Message):
