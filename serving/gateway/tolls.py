@@ -6,12 +6,14 @@ reverse order when it is over, however it ends.
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Protocol, Self
 
 from serving.gateway.calls import Call
 from serving.gateway.visits import Visit
+from serving.logs import get_logger
+
+log = get_logger(__name__)
 
 
 class Passage(Protocol):
@@ -52,7 +54,6 @@ class Way:
     def __init__(self, visit: Visit) -> None:
         self._visit = visit
         self._passages: list[Passage] = []
-        self._settlements = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         return self
@@ -64,7 +65,12 @@ class Way:
         trace: TracebackType | None,
     ) -> None:
         self._visit.left = isinstance(error, asyncio.CancelledError)
-        await self._settlements.aclose()
+        while self._passages:
+            try:
+                self._passages.pop().settle(self._visit)
+            except Exception:
+                # One toll's failure is no reason to leave the others unsettled, nor the tenant's.
+                log.exception("toll_not_settled", **self._visit.names())
 
     async def enter(self, tolls: Sequence[Toll], call: Call) -> None:
         """Enters the tolls, one after the other.
@@ -75,7 +81,6 @@ class Way:
         for toll in tolls:
             passage = await toll.enter(self._visit, call)
             self._passages.append(passage)
-            self._settlements.callback(passage.settle, self._visit)
 
     def dispatched(self) -> None:
         """The next attempt is about to be sent."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from serving.gateway.tokens import Tokens
-from serving.logs import get_logger
+from serving.logs import get_logger, write_line
 
 if TYPE_CHECKING:
     from serving.gateway.telemetry import GatewayMetrics
@@ -62,7 +62,8 @@ class Visit:
         """Counts and logs the request at its end."""
         metrics.requests.labels(self.model, self.route, str(self.status)).inc()
         metrics.visits.observe(self, now_s)
-        log.info(
+        write_line(
+            log,
             "answered",
             route=self.route,
             status=self.status,
