@@ -64,6 +64,10 @@ bench-overhead: setup ## the platform against its bare engine (BENCH_FLAGS="--qu
 bench-cold-start: setup ## sleeping models to their first token (BENCH_FLAGS="--wakes 10")
 	$(BIN)/python scripts/bench_cold_start.py $(BENCH_FLAGS)
 
+.PHONY: bench-autoscale
+bench-autoscale: setup ## bursts from zero to two engines and back, and 10 min of steady load, live
+	$(BIN)/python scripts/bench_autoscale.py $(BENCH_FLAGS)
+
 .PHONY: bench-truth
 bench-truth: setup ## how exact the load tests measure, beside vLLM's own client
 	$(BIN)/python -m loadtests.truth $(BENCH_FLAGS)

@@ -1,0 +1,346 @@
+"""`make bench-autoscale`: bursts from zero to two engines and back, then a long steady load, live.
+
+Real vLLM on a platform of its own. Each burst finds the model asleep. The timeline shows every
+change of what is wanted and what is ready, with the autoscaler's reason. The last line is one JSON
+object: `decision_ms` is the time from the request at the gateway's door to the binding of an engine
+for it, of each wake; `flaps` are turns of the target's direction under the steady load; `lost` are
+requests that were not answered to their end.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+PENSTOCK = Path(sys.executable).with_name("penstock")
+KEYS = {"PENSTOCK_ADMIN_KEY": "bench-admin-key-0001", "PENSTOCK_API_KEY": "bench-tenant-key-0001"}
+MODEL = "bench"
+MANIFEST = {
+    "name": MODEL,
+    "source": "builtin://guide",
+    "engine": {"max_num_seqs": 8, "kv_cache_gib": 0.03},
+    "scaling": {"min": 0, "max": 2, "idle_timeout_s": 4.0},
+}
+PATIENCE_S = 60.0
+SAMPLE_S = 0.1
+SETTLE_S = 30.0
+"""Of the steady load that do not count: the bursts before it are still in the window."""
+BAR_MS = 50.0
+
+
+@dataclass
+class Tally:
+    """What became of the requests."""
+
+    answered: int = 0
+    lost: int = 0
+    first_s: list[float] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def main() -> int:
+    """Returns 1 where a request was lost or the target flapped."""
+    options = parse()
+    folder = Path(tempfile.mkdtemp(prefix="penstock-bench-"))
+    tally = Tally()
+    try:
+        with platform(folder) as running, timeline(running) as seen:
+            running.admin("POST", "models", MANIFEST)
+            for number in range(options.bursts):
+                wait_until(running.is_asleep, "asleep")
+                say(f"-- burst {number + 1} of {options.bursts}, {options.width} at once")
+                burst(running, tally, options.width, options.burst_s)
+            wait_until(running.is_asleep, "asleep")
+            say(f"-- steady load of {options.rate:g} requests/s for {options.steady_s:g} s")
+            began_at = time.time()
+            steady(running, tally, options.rate, options.steady_s)
+            ended_at = time.time()
+            wait_until(running.is_asleep, "asleep")
+            decisions = running.admin("GET", f"models/{MODEL}/decisions?limit=500")["items"]
+            starts = running.admin("GET", f"models/{MODEL}/starts")["items"]
+            capacity = running.admin("GET", f"models/{MODEL}/capacity")
+            say("\nwhat `penstock explain` tells of the last changes:")
+            say(running.explain())
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return report(options, tally, seen, starts, flaps_of(decisions, began_at, ended_at), capacity)
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bursts", type=int, default=8, help="each from zero engines")
+    parser.add_argument("--width", type=int, default=24, help="requests at once in a burst")
+    parser.add_argument("--burst-s", type=float, default=6.0, help="seconds that a burst goes on")
+    parser.add_argument("--rate", type=float, default=3.0, help="requests/s of the steady load")
+    parser.add_argument("--steady-s", type=float, default=600.0, help="seconds of steady load")
+    return parser.parse_args()
+
+
+# --- the platform -----------------------------------------------------------------------------
+
+
+class Platform:
+    """A running platform, as its operator and its tenant see it."""
+
+    def __init__(self, url: str, environment: dict[str, str]) -> None:
+        self.host = urlsplit(url).netloc
+        self._environment = environment | KEYS | {"PENSTOCK_URL": url}
+
+    def admin(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        """Calls the admin API."""
+        connection = http.client.HTTPConnection(self.host, timeout=30)
+        headers = {"Authorization": f"Bearer {KEYS['PENSTOCK_ADMIN_KEY']}"}
+        connection.request(
+            method, f"/admin/v1/{path}", None if body is None else json.dumps(body), headers
+        )
+        answer = connection.getresponse()
+        told: dict[str, Any] = json.loads(answer.read())
+        connection.close()
+        if answer.status >= 300:
+            raise RuntimeError(f"{path}: {told}")
+        return told
+
+    def is_asleep(self) -> bool:
+        """Whether no engine is left and all hosts are free."""
+        hosts = self.admin("GET", "hosts")["items"]
+        return bool(hosts) and not any(host["engine_id"] for host in hosts)
+
+    def explain(self) -> str:
+        """What the command says."""
+        done = subprocess.run(
+            [PENSTOCK, "explain", MODEL, "-n", "6"],
+            env=self._environment, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return done.stdout
+
+
+@contextmanager
+def platform(folder: Path) -> Iterator[Platform]:
+    """Brings a platform up, and down again."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PENSTOCK_", "RAY_"))}
+    data = folder / "data"
+    where = ("--data-dir", str(data))
+    subprocess.run(
+        [PENSTOCK, "up", "--detach", "--no-deploy", "--port", "0", *where],
+        env=environment | KEYS, check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        url = json.loads((data / "platform.json").read_text("utf-8"))["url"]
+        yield Platform(url, environment)
+    finally:
+        subprocess.run([PENSTOCK, "down", *where], env=environment | KEYS, check=False)
+
+
+@contextmanager
+def timeline(running: Platform) -> Iterator[list[tuple[float, int, int]]]:
+    """Samples wanted and ready engines, and prints each change."""
+    seen: list[tuple[float, int, int]] = []
+    stop = threading.Event()
+    began_s = time.monotonic()
+
+    def watch() -> None:
+        last = None
+        while not stop.wait(SAMPLE_S):
+            try:
+                model = running.admin("GET", f"models/{MODEL}")
+            except (OSError, RuntimeError, http.client.HTTPException):
+                continue
+            now = (model["engines_wanted"], model["engines_ready"])
+            if now != last:
+                at_s = time.monotonic() - began_s
+                seen.append((at_s, *now))
+                say(
+                    f"{at_s:8.1f} s  {'#' * now[1]}{'.' * max(0, now[0] - now[1]):<4} "
+                    f"{now[1]} ready of {now[0]} wanted ({model['scaling_reason']}), "
+                    f"{model['queued']} wait, {model['in_flight']} run"
+                )
+                last = now
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        watcher.join()
+
+
+# --- load -------------------------------------------------------------------------------------
+
+
+def burst(running: Platform, tally: Tally, width: int, seconds: float) -> None:
+    """So many callers at once, each asking again until the time is over."""
+    ends_s = time.monotonic() + seconds
+
+    def caller() -> None:
+        while True:
+            ask(running.host, tally)
+            if time.monotonic() >= ends_s:
+                return
+
+    callers = [threading.Thread(target=caller) for _ in range(width)]
+    for one in callers:
+        one.start()
+    for one in callers:
+        one.join()
+
+
+def steady(running: Platform, tally: Tally, rate: float, seconds: float) -> None:
+    """A request every 1/rate seconds, whatever became of the ones before."""
+    asked: list[threading.Thread] = []
+    began_s = time.monotonic()
+    for number in range(int(seconds * rate)):
+        time.sleep(max(0.0, began_s + number / rate - time.monotonic()))
+        asked.append(threading.Thread(target=ask, args=(running.host, tally)))
+        asked[-1].start()
+        asked = [one for one in asked if one.is_alive()]
+    for one in asked:
+        one.join()
+
+
+def ask(host: str, tally: Tally) -> None:
+    """One streamed request, read to its end."""
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "What is Penstock? " * 8}],
+        "stream": True,
+        "max_tokens": 64,
+        "min_tokens": 64,
+    }
+    headers = {
+        "Authorization": f"Bearer {KEYS['PENSTOCK_API_KEY']}",
+        "Content-Type": "application/json",
+    }
+    began_s = time.perf_counter()
+    first_s, ended = None, False
+    try:
+        connection = http.client.HTTPConnection(host, timeout=PATIENCE_S)
+        connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+        answer = connection.getresponse()
+        for line in answer:
+            if line.startswith(b"data: {") and b'"content"' in line and first_s is None:
+                first_s = time.perf_counter() - began_s
+            ended = ended or line.startswith(b"data: [DONE]")
+        connection.close()
+    except (OSError, http.client.HTTPException) as exc:
+        say(f"lost: {exc!r}")
+    with tally.lock:
+        if ended and first_s is not None:
+            tally.answered += 1
+            tally.first_s.append(first_s)
+        else:
+            tally.lost += 1
+
+
+# --- the report -------------------------------------------------------------------------------
+
+
+def flaps_of(decisions: Sequence[dict[str, Any]], began_at: float, ended_at: float) -> int:
+    """Turns of the target's direction while the load was steady."""
+    from datetime import datetime
+
+    changes = [
+        one["target"] - one["before"]
+        for one in decisions
+        if began_at + SETTLE_S <= datetime.fromisoformat(one["at"]).timestamp() <= ended_at
+    ]
+    return sum((a > 0) != (b > 0) for a, b in pairwise(changes))
+
+
+def decision_ms(starts: Sequence[dict[str, Any]], wakes: Sequence[str]) -> list[float]:
+    """From the request at the door to the binding, of the starts that woke the model."""
+    took = []
+    for start in starts:
+        at_s = {mark["phase"]: mark["at_s"] for mark in start["marks"]}
+        if start["engine_id"] in wakes and {"demand_seen", "bound"} <= at_s.keys():
+            took.append(1000 * (at_s["bound"] - at_s["demand_seen"]))
+    return took
+
+
+def first_engines(starts: Sequence[dict[str, Any]]) -> list[str]:
+    """The engines that were bound for a request that found the model asleep: of the starts that
+    one request caused, the first."""
+    first: dict[str, tuple[float, str]] = {}
+    for start in starts:
+        at_s = {mark["phase"]: mark["at_s"] for mark in start["marks"]}
+        if start["waited_s"] is not None and "bound" in at_s:
+            mine = at_s["bound"] - at_s.get("demand_seen", 0.0), start["engine_id"]
+            first[start["start_id"]] = min(mine, first.get(start["start_id"], mine))
+    return [engine_id for _, engine_id in first.values()]
+
+
+def report(
+    options: argparse.Namespace,
+    tally: Tally,
+    seen: Sequence[tuple[float, int, int]],
+    starts: Sequence[dict[str, Any]],
+    flaps: int,
+    capacity: dict[str, Any],
+) -> int:
+    """Prints figures and the JSON line."""
+    took = decision_ms(starts, first_engines(starts))
+    if not took:
+        raise RuntimeError("no wake was traced")
+    most = max((ready for _, _, ready in seen), default=0)
+    first_s = sorted(tally.first_s)
+    say(f"{tally.answered} answered, {tally.lost} lost, up to {most} engines ready at once")
+    say(f"TTFT p50 {statistics.median(first_s):.3f} s, max {first_s[-1]:.3f} s")
+    step_ms, more_ms = 1000 * capacity["step_s"], 1000 * capacity["step_per_seq_s"]
+    say(
+        f"capacity ({capacity['source']}): {capacity['prefill_tps']:.0f} prompt tokens/s, "
+        f"step {step_ms:.2f} ms + {more_ms:.3f} ms a sequence"
+    )
+    say(f"decision: {', '.join(f'{ms:.1f}' for ms in sorted(took))} ms (bar {BAR_MS:g})")
+    line = {
+        "bench": "autoscale",
+        "decision_ms_p50": round(statistics.median(took), 1),
+        "decision_ms_max": round(max(took), 1),
+        "lost": tally.lost,
+        "flaps": flaps,
+        "wakes": len(took),
+        "answered": tally.answered,
+        "engines_max": most,
+        "ttft_p50_s": round(statistics.median(first_s), 3),
+        "steady_s": options.steady_s,
+        "load": round(os.getloadavg()[0], 1),
+    }
+    sys.stdout.write(json.dumps(line) + "\n")
+    return int(bool(tally.lost or flaps or max(took) > BAR_MS))
+
+
+def say(text: str) -> None:
+    """One line of the report."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def wait_until(check: Any, what: str) -> None:
+    """Polls until the check holds.
+
+    Raises:
+        RuntimeError: If it does not in time.
+    """
+    deadline_s = time.monotonic() + 6 * PATIENCE_S
+    while not check():
+        if time.monotonic() > deadline_s:
+            raise RuntimeError(f"not in time: {what}")
+        time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
