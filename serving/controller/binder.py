@@ -9,7 +9,8 @@ The rules, in the order in which they apply:
    for, the one with the smallest part of its target, then the oldest demand. After a failed start
    the model waits for its retry time, and avoids the host.
 4. A new revision starts beside the old one where a host is free, and the old one goes as the new
-   one gets ready. Where none is free, one old engine at a time goes first.
+   one gets ready. Where none is free, one old engine at a time goes first, or the new one waits,
+   as the model says (`replaces`).
 5. A model that is asked for and finds no host takes one from another model, never below that one's
    minimum: an idle engine, where it has none itself, or where the other has been idle for
    LONG_IDLE_S and is of no higher priority; an engine of a model of lower priority, the lowest
@@ -76,6 +77,7 @@ class WantedModel:
     idle_s: float | None = None  # since its last request; None: it has some, or nobody can tell
     retry_at_s: float | None = None  # monotonic; no start before
     avoid: frozenset[str] = frozenset()  # hosts on which the last start failed
+    replaces: bool = True  # an old engine goes first where no host is free for a new one
 
     def is_current(self, engine: SeenEngine) -> bool:
         """Whether the engine is what a new start would give."""
@@ -229,7 +231,7 @@ class _Board:
             if self.pool_of[item[0]] == model.pool
         ]
         starting = [e for _, e in self.engines(model, current=True) if e.life is Life.STARTING]
-        if not old:
+        if not old or not model.replaces:
             return False
         if not starting and not self.started[model.name]:
             self.unbind(min(old, key=_cost_of_loss)[0], UnbindReason.OLD_REVISION)

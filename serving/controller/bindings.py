@@ -39,7 +39,7 @@ class Bindings:
         self._starts.pop(model, None)
 
     def bind(self, action: Bind, demand: Demand, decided_at: float, now: Moment) -> None:
-        """Tells a host to start an engine of the model's current revision."""
+        """Tells a host to start an engine of one of the model's revisions."""
         host, model = self._fleet.find(action.host_id), self._registry.find(action.model)
         if host is None or model is None:
             return
@@ -47,9 +47,9 @@ class Bindings:
         engine = Engine(
             engine_id=f"eng-{secrets.token_hex(6)}",
             model=model.name,
-            revision=model.revision,
+            revision=action.revision,
             start_id=(demand.start_id if asked else None) or f"start-{secrets.token_hex(6)}",
-            manifest=model.manifest,
+            manifest=model.manifest_of(action.revision) or model.manifest,
             host_id=host.host_id,
             node=host.registration.node,
             bound_s=now.s,
@@ -66,7 +66,7 @@ class Bindings:
         host.assign(engine)
         self._events.record(
             "woken" if woken else "bound",
-            f"engine of revision {model.revision} starts on {host.host_id}"
+            f"engine of revision {action.revision} starts on {host.host_id}"
             + (f" for {demand.queued} waiting" if woken else ""),
             model=model.name,
             engine_id=engine.engine_id,

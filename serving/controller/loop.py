@@ -15,9 +15,10 @@ from serving.controller.enrolment import enrol
 from serving.controller.events import EventLog
 from serving.controller.moment import Moment, now
 from serving.controller.observed import Engine, Fleet, Host
-from serving.controller.recorded import Recorded
 from serving.controller.prefetch import spread
+from serving.controller.recorded import Recorded
 from serving.controller.registry import DeployedModel, Registry
+from serving.controller.rollouts import Rollouts, real, unlabelled
 from serving.controller.routes import RouteTable, make_route
 from serving.controller.standing import Seen, Standing, assess
 from serving.controller.targets import NO_DEMAND, Demands, Targets
@@ -64,6 +65,7 @@ class ControlLoop:
         self.traces = Traces()
         self.targets = Targets(self.fleet, self.traces)
         self.recorded = Recorded()
+        self.rollouts = Rollouts(events)
         self.settled = False
         self._settings = settings
         self._registry = registry
@@ -118,6 +120,7 @@ class ControlLoop:
     def hear(self, report: DemandReport) -> DemandReply:
         """A gateway tells of its demand, and gets its leases."""
         self.gateways.hear(report, self._clock().s)
+        self.rollouts.hear(report)
         for demand in report.models:
             for token in demand.first_tokens:
                 if (trace := self.traces.first_token(demand.model, token)) is not None:
@@ -188,6 +191,7 @@ class ControlLoop:
         for name, demand in (demands or {}).items():
             self.recorded.note(name, moment.at, demand.counts)
         self.targets.decide(models, demands, moment)
+        self._roll_out(models, moment)
         waiting = self._bind(models, demands, moment)
         self._note_shortage(waiting, moment)
         self._publish(models, waiting, moment)
@@ -222,13 +226,20 @@ class ControlLoop:
         """Plans and carries out; returns the models that wait for a host."""
         in_flight = self.gateways.in_flight()
         wanted = [
-            self.targets.wanted(model, demands, self._bindings.starts(model.name))
+            track
             for model in models
+            for track in self.rollouts.tracks(
+                model, self.targets.wanted(model, demands, self._bindings.starts(model.name))
+            )
         ]
         # A host on its way out is none that is coming; what it still runs counts until it is gone.
-        hosts = [h.seen(in_flight) for h in self.fleet if h.engine is not None or not h.is_leaving]
+        hosts = [
+            self.rollouts.seen(h.seen(in_flight))
+            for h in self.fleet
+            if h.engine is not None or not h.is_leaving
+        ]
         planned = plan(wanted, hosts, moment.s)
-        for action in planned.actions:
+        for action in map(unlabelled, planned.actions):
             if isinstance(action, Bind):
                 asked = (demands or {}).get(action.model, NO_DEMAND)
                 decided_at = self.targets.lacking_since(action.model, moment)
@@ -239,7 +250,19 @@ class ControlLoop:
                 self.targets.gave_way(action.model)
         if planned.actions:
             self.kick()
-        return planned.waiting
+        return frozenset(map(real, planned.waiting))
+
+    def _roll_out(self, models: list[DeployedModel], moment: Moment) -> None:
+        """Begins, judges and ends canaries."""
+        running: dict[str, set[int]] = {}
+        ready: dict[str, set[int]] = {}
+        for engine in self.fleet.bound():
+            running.setdefault(engine.model, set()).add(engine.revision)
+            if engine.life is Life.READY:
+                ready.setdefault(engine.model, set()).add(engine.revision)
+        self.rollouts.follow(models, running, moment.at)
+        starts = {model.name: self._bindings.starts(model.name) for model in models}
+        self.rollouts.step(starts, ready, moment.at)
 
     def _note_shortage(self, waiting: frozenset[str], moment: Moment) -> None:
         """Tells once of each model that waits for a host for longer than one takes to drain."""
@@ -278,7 +301,8 @@ class ControlLoop:
                 moment.s,
             )
             self._standings[model.name] = standing
-            routes.append(make_route(model, standing, engines))
+            canary = self.rollouts.route(model)
+            routes.append(make_route(model, standing, engines, canary))
         self.routes.publish(routes)
         self.traces.keep_only(self._standings)
         for engine in self.fleet.bound():

@@ -6,6 +6,7 @@ first.
 
 import asyncio
 import hashlib
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -33,8 +34,8 @@ class DeployedModel:
     """A model with all its revisions."""
 
     stored: StoredModel
-    same_engine: frozenset[int]
-    """Revisions that differ from the current one in scaling only, or not at all."""
+    alike: Mapping[int, frozenset[int]]
+    """For each revision those that differ from it in scaling or rollout only, or not at all."""
 
     @property
     def name(self) -> str:
@@ -51,9 +52,18 @@ class DeployedModel:
         """The current manifest."""
         return self.stored.revisions[-1].manifest
 
+    @property
+    def same_engine(self) -> frozenset[int]:
+        """Revisions whose engine is the current one's."""
+        return self.same_as(self.revision)
+
     def has_engine_of(self, revision: int) -> bool:
         """Whether an engine of that revision is one of the current revision."""
         return revision in self.same_engine
+
+    def same_as(self, revision: int) -> frozenset[int]:
+        """All revisions that give the same engine as that one."""
+        return self.alike.get(revision, frozenset())
 
     def manifest_of(self, revision: int) -> Manifest | None:
         """The manifest of a revision, None if there is no such revision."""
@@ -65,11 +75,10 @@ class DeployedModel:
     @classmethod
     def of(cls, stored: StoredModel) -> Self:
         """Compares the revisions' engines once, and not at each plan."""
-        current = engine_digest(stored.revisions[-1].manifest)
-        same = frozenset(
-            r.revision for r in stored.revisions if engine_digest(r.manifest) == current
-        )
-        return cls(stored, same)
+        groups: defaultdict[str, set[int]] = defaultdict(set)
+        for one in stored.revisions:
+            groups[engine_digest(one.manifest)].add(one.revision)
+        return cls(stored, {r: frozenset(same) for same in groups.values() for r in same})
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,17 @@ from serving.controller.changes import Changes
 from serving.controller.observed import Engine
 from serving.controller.registry import DeployedModel
 from serving.controller.standing import Standing
-from serving.protocol import EndpointRoute, ModelRoute, RoutesDelta
+from serving.protocol import CanaryRoute, EndpointRoute, ModelRoute, RoutesDelta
 
 TOMBSTONES_MAX = 1000
 
 
-def make_route(model: DeployedModel, standing: Standing, engines: Iterable[Engine]) -> ModelRoute:
+def make_route(
+    model: DeployedModel,
+    standing: Standing,
+    engines: Iterable[Engine],
+    canary: CanaryRoute | None = None,
+) -> ModelRoute:
     """One model as gateways see it; of its bound engines those that are ready, by id."""
     endpoints = []
     max_model_len = model.manifest.engine.max_model_len
@@ -36,9 +41,11 @@ def make_route(model: DeployedModel, standing: Standing, engines: Iterable[Engin
         reason=standing.public_reason,
         created=int(model.stored.created_at),
         max_model_len=max_model_len,
+        keep_alive_s=model.manifest.scaling.keep_alive_s,
         endpoints=tuple(endpoints),
         ttft_s=model.manifest.scaling.slo.ttft_s,
         tpot_s=model.manifest.scaling.slo.tpot_s,
+        canary=canary,
     )
 
 
