@@ -144,10 +144,10 @@ def no_room(folder: Path, needed: int = 0, bound: int | None = None) -> CacheFul
     if bound is not None:
         return CacheFullError(
             f"the node cache may hold {bound / 2**30:.2f} GiB, and what it has is in use{missing}",
-            hint="raise PENSTOCK_CACHE_GIB, or stop models on this node",
+            hint="raise the cache's bound (cache_gib), or stop models on this node",
         )
     return CacheFullError(
         f"the disk of the node cache is full: {free.f_bavail * free.f_frsize / 2**30:.2f} GiB are "
         f"free{missing}",
-        hint="make room on the disk of PENSTOCK_CACHE_DIR; `penstock cache rm` removes models",
+        hint="make room on its disk (cache_dir); `penstock cache rm` removes models",
     )

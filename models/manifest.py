@@ -78,8 +78,8 @@ class EngineSpec(Strict):
     load_format: str | None = Field(default=None, pattern=r"^[a-z_]{1,32}$")
     """vLLM's load format; by default chosen by source, hardware and what is installed."""
     trust_remote_code: bool = False
-    """Run the Python files that the model's authors ship with it, where the platform allows that
-    (PENSTOCK_ALLOW_REMOTE_CODE)."""
+    """Run the Python files that the model's authors ship with it, where the platform's settings
+    allow that too (allow_remote_code)."""
     spawn: Literal["auto", "fork", "standby", "exec"] = "auto"
     """How the launcher starts the engine: as a fork of itself, in a process that stands by with all
     imports done, or executed anew."""
@@ -161,6 +161,10 @@ class ScalingSpec(Strict):
     """Seconds without a request after which the model goes down to `min`."""
     slo: SloSpec = SloSpec()
     """What a tenant may expect of each request."""
+    keep_alive_s: float | None = Field(default=None, ge=0.5, le=3600)
+    """After how many seconds a streaming client that waits for an engine is told so by SSE comments
+    (then its status is 200, and a failure an SSE error); by default only clients who ask for it by
+    the header `x-penstock-keep-alive-s`."""
     headroom: float = Field(default=0.1, ge=0, le=0.9)
     """Share of each engine that steady load leaves free."""
     priority: int = Field(default=0, ge=-1000, le=1000)

@@ -13,8 +13,6 @@ from pydantic import Field
 
 from models.errors import SourceError
 
-VARIABLE_PREFIX = "PENSTOCK_SECRET_"
-
 SecretRef = Annotated[str, Field(pattern=r"^\$\{secret:[A-Z][A-Z0-9_]{0,62}\}$")]
 """The name of a secret as a manifest's field has it; the secret itself is refused there."""
 
@@ -28,15 +26,16 @@ class SecretError(SourceError):
 
 
 class Secrets:
-    """The secrets of one process: files of a folder, and `PENSTOCK_SECRET_*` variables.
+    """The secrets of one process: files of a folder, and variables that begin with a prefix.
 
     Args:
-        folder: Each file in it is a secret of that name, as Kubernetes mounts them; none: only
-            variables count.
+        folder: Each file in it is a secret of that name, as Kubernetes mounts them.
+        prefix: Of the variables that are secrets; none: only files count.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, prefix: str | None = None) -> None:
         self._folder = folder
+        self._prefix = prefix
 
     def read(self, reference: str | None) -> str | None:
         """The secret of a reference, anew each time: secrets are rotated. None for none.
@@ -55,11 +54,12 @@ class Secrets:
                 return (self._folder / name).read_text("utf-8").strip()
             except OSError:
                 pass  # it may be a variable
-        value = os.environ.get(f"{VARIABLE_PREFIX}{name}")
+        value = os.environ.get(f"{self._prefix}{name}") if self._prefix else None
         if not value:
+            variable = f", or into the variable {self._prefix}{name}" if self._prefix else ""
             raise SecretError(
                 f"there is no secret {name}",
-                hint=f"put it into the file {name} of PENSTOCK_SECRETS_DIR, or into the variable "
-                f"{VARIABLE_PREFIX}{name}, of controller and hosts alike",
+                hint=f"put it into the file {name} of the secrets' folder (secrets_dir){variable}, "
+                "of controller and hosts alike",
             )
         return value

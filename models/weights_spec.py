@@ -37,7 +37,7 @@ class WeightsSpec(BaseModel):
     """Copy a `file://` folder into each node's cache, as from a slow network file system."""
     allow_pickle: bool = False
     """Take pickled weights (`.bin`, `.pt`) where the source has no others: loading them may run
-    code, so that the platform has to allow it too (PENSTOCK_ALLOW_PICKLE)."""
+    code, so that the platform's settings have to allow it too (allow_pickle)."""
 
     @model_validator(mode="after")
     def _has_both_halves_of_a_key(self) -> Self:

@@ -12,10 +12,13 @@ from pydantic_core import PydanticUndefined
 from typer.cli import get_docs_for_click
 from typer.main import get_command
 
+from models import architectures
 from models.manifest import EngineSpec, Manifest, ResourcesSpec, ScalingSpec, SloSpec
 from models.schedule import ScheduleSpec
+from models.weights_spec import WeightsSpec
 from serving import metrics, settings
 from serving.cli import main as cli
+from serving.cli.schema import schema_text
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 MADE = "<!-- Made by `make docs`; do not edit. -->\n"
@@ -54,6 +57,7 @@ def manifest_page() -> str:
     lines = ["# Manifest", MADE, "What a model is. Unknown fields are refused."]
     for prefix, part in (
         ("", Manifest),
+        ("weights.", WeightsSpec),
         ("engine.", EngineSpec),
         ("resources.", ResourcesSpec),
         ("scaling.", ScalingSpec),
@@ -95,6 +99,14 @@ def cli_page() -> str:
     return "\n".join([title, *body]) + "\n"
 
 
+def architectures_page() -> str:
+    """The architectures that vLLM knows."""
+    lines = ["# Architectures", MADE, "What `architectures` in a model's config.json may name: "]
+    lines += ["the list of the vLLM that this version goes with.", ""]
+    lines += [f"- `{name}`" for name in sorted(architectures.known())]
+    return "\n".join(lines) + "\n"
+
+
 def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> list[str]:
     """A Markdown table."""
     cells = [head, ("---",) * len(head), *rows]
@@ -117,6 +129,8 @@ PAGES = {
     "metrics.md": metrics_page,
     "cli.md": cli_page,
     "planner.md": lambda: planner_page(MADE),
+    "architectures.md": architectures_page,
+    "../../models/manifest.schema.json": schema_text,
 }
 
 

@@ -11,9 +11,17 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.errors import BadRequestError
-from models.secrets import VARIABLE_PREFIX
+from models.secrets import Secrets
+from serving.prices import Capacity
 
 PREFIX = "PENSTOCK_"
+SECRET_PREFIX = f"{PREFIX}SECRET_"
+"""Variables that hold the named secrets of manifests."""
+
+
+def named_secrets(folder: Path | None) -> Secrets:
+    """The secrets of this process: files of a folder, and `PENSTOCK_SECRET_*` variables."""
+    return Secrets(folder, SECRET_PREFIX)
 
 
 class SettingsError(BadRequestError):
@@ -43,7 +51,7 @@ class Settings(BaseSettings):
             for name in part.model_fields
         }  # fmt: skip
         for variable in os.environ:
-            is_secret = variable.startswith(VARIABLE_PREFIX)
+            is_secret = variable.startswith(SECRET_PREFIX)
             if variable.startswith(PREFIX) and variable not in known and not is_secret:
                 raise SettingsError(
                     f"{variable} is not a setting of Penstock",
@@ -89,6 +97,9 @@ class ControllerSettings(Settings):
     """Refuse https:// archives without weights.sha256."""
     manifests_dir: Path | None = None
     """Folder of manifests that are deployed by themselves; one taken out stays deployed."""
+    capacity: dict[str, Capacity] = Field(default_factory=dict)
+    """How the machines of pools are rented, as JSON: on-demand, reserved or spot; on-demand where
+    it is not said."""
     host_timeout_s: float = Field(default=4.0, gt=0)
     """A host that has not reported for this long is lost."""
     unknown_usage: Literal["bill", "forgive"] = "forgive"

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from models.secrets import VARIABLE_PREFIX
 from serving.cli import probes, ray_node
 from serving.cli.parts import PartSpec
 from serving.cli.platform import MARK_VARIABLE, Layout
-from serving.settings import PREFIX
+from serving.settings import PREFIX, SECRET_PREFIX
 
 HIDDEN = ("API_KEY", "ADMIN_KEY", "URL")
 """Settings of the caller that no part needs to know."""
@@ -123,7 +122,7 @@ class Blueprint:
         kept = {
             name: value
             for name, value in self.environment.items()
-            if name not in hidden and not name.startswith(("RAY_", VARIABLE_PREFIX))
+            if name not in hidden and not name.startswith(("RAY_", SECRET_PREFIX))
         }
         return kept | {
             f"{PREFIX}DATA_DIR": str(self.layout.data_dir),
@@ -133,7 +132,7 @@ class Blueprint:
 
     def _secrets(self) -> dict[str, str]:
         """For the parts that read sources; engines run other people's code, and get none."""
-        kept = {k: v for k, v in self.environment.items() if k.startswith(VARIABLE_PREFIX)}
+        kept = {k: v for k, v in self.environment.items() if k.startswith(SECRET_PREFIX)}
         return kept | {"PENSTOCK_SECRETS_DIR": str(self.layout.data_dir / "secrets")}
 
     def _inside(self) -> dict[str, str]:

@@ -130,14 +130,42 @@ class AdminClient:
         """The last lines of an engine's log."""
         return self._send("GET", f"/engines/{engine_id}/log", parameters={"tail": str(tail)}).text
 
-    def apply(self, manifest: Manifest) -> Applied:
-        """Deploys a manifest."""
+    def apply(
+        self, manifest: Manifest, *, if_revision: int | None = None, dry_run: bool = False
+    ) -> Applied:
+        """Deploys a manifest.
+
+        Args:
+            manifest: The model.
+            if_revision: The current revision that the caller has seen, 0 for none; else refused.
+            dry_run: Change nothing, only tell.
+        """
         body = manifest.model_dump_json(exclude_unset=True)
-        return _parse(self._send("POST", "/models", body), Applied)
+        parameters = {} if if_revision is None else {"if_revision": str(if_revision)}
+        if dry_run:
+            parameters["dry_run"] = "true"
+        return _parse(self._send("POST", "/models", body, parameters), Applied)
 
     def delete(self, name: str) -> None:
         """Deletes a model with all its engines."""
         self._send("DELETE", f"/models/{name}")
+
+    def read(
+        self, path: str, resource: type[ResourceT], parameters: dict[str, str] | None = None
+    ) -> ResourceT:
+        """A resource, for modules that know further paths."""
+        return self._read(path, resource, parameters)
+
+    def write(
+        self, method: str, path: str, body: BaseModel, resource: type[ResourceT]
+    ) -> ResourceT:
+        """Sends a body, of which what was not given is left out, and takes the resource."""
+        text = body.model_dump_json(exclude_unset=True)
+        return _parse(self._send(method, path, text), resource)
+
+    def remove(self, path: str) -> None:
+        """Deletes a resource."""
+        self._send("DELETE", path)
 
     def _read(
         self, path: str, resource: type[ResourceT], parameters: dict[str, str] | None = None

@@ -19,18 +19,30 @@ from typer.exceptions import TyperException
 
 from models.errors import BadRequestError, PenstockError
 from serving.cli import (
+    audit,
     bench,
+    cache,
     catalog,
     chat,
+    cost,
     delete,
     deploy,
+    describe,
     doctor,
+    edit,
     explain,
     get,
+    key,
+    limits,
     logs,
+    org,
     output,
     plan,
+    prices,
+    project,
+    pull,
     scale,
+    schema,
     simulate,
     status,
     trace,
@@ -64,6 +76,11 @@ app.command("status")(status.status)
 app.command("deploy")(deploy.deploy)
 app.command("plan")(plan.plan)
 app.command("catalog")(catalog.catalog)
+app.command("schema")(schema.schema)
+app.command("pull")(pull.pull)
+app.add_typer(cache.app, name="cache")
+app.command("describe")(describe.describe)
+app.command("edit")(edit.edit)
 app.command("delete")(delete.delete)
 app.add_typer(get.app, name="get")
 app.command("logs")(logs.logs)
@@ -75,6 +92,13 @@ app.command("chat")(chat.chat)
 passing_on = {"ignore_unknown_options": True, "help_option_names": []}
 app.command("bench", context_settings=passing_on)(bench.bench)
 app.command("simulate", context_settings=passing_on)(simulate.simulate)
+app.add_typer(org.app, name="org")
+app.add_typer(project.app, name="project")
+app.add_typer(key.app, name="key")
+app.add_typer(limits.app, name="limits")
+app.add_typer(prices.app, name="prices")
+app.command("cost")(cost.cost)
+app.command("audit")(audit.audit)
 app.command("doctor")(doctor.doctor)
 app.command("version")(version.version)
 

@@ -100,6 +100,8 @@ def _find(model: str, hardware: Hardware) -> _Found:
     """
     if "://" in model:
         config = inspect(model, Access()).config
+        if config is None and model.startswith("file://"):
+            raise BadRequestError(f"there is no config.json in {model}", param="model")
         if config is None:
             raise BadRequestError(
                 f"{model} tells its config.json only once it is fetched",

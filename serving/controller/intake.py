@@ -14,9 +14,8 @@ from models.fit import check_fit
 from models.manifest import Manifest
 from models.model_folder import check_folder
 from models.remotes.listing import PlaceAwayError, is_pickle
-from models.secrets import Secrets
 from models.sources import Inspection
-from serving.settings import ControllerSettings
+from serving.settings import ControllerSettings, named_secrets
 
 PATIENCE_S = 25.0
 """Less than a client's patience with the admin API."""
@@ -47,7 +46,7 @@ class Intake:
 
     def __init__(self, settings: ControllerSettings, machine_gib: float) -> None:
         self._settings = settings
-        self._secrets = Secrets(settings.secrets_dir)
+        self._secrets = named_secrets(settings.secrets_dir)
         self._machine_gib = machine_gib
 
     async def admit(self, manifest: Manifest) -> Admitted:

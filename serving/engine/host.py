@@ -13,14 +13,13 @@ from ray import serve
 from ray.serve import Application
 
 from models.cache import NodeCache
-from models.secrets import Secrets
 from serving import logs
 from serving.engine.agent import HostAgent, Identity
 from serving.engine.controller_client import ControllerClient
 from serving.engine.engine_run import GONE_TIMEOUT_S, Surroundings
 from serving.engine.launcher_client import SocketLauncher
 from serving.engine.weights import NodeWeights
-from serving.settings import HostSettings
+from serving.settings import HostSettings, named_secrets
 
 DEPLOYMENT = "EngineHost"
 
@@ -87,7 +86,8 @@ class EngineHost:
             launcher=SocketLauncher(settings.launcher_socket),
             builds={n: SocketLauncher(path) for n, path in settings.build_sockets.items()},
             weights=NodeWeights(
-                NodeCache(settings.cache_dir, settings.cache_bytes), Secrets(settings.secrets_dir)
+                NodeCache(settings.cache_dir, settings.cache_bytes),
+                named_secrets(settings.secrets_dir),
             ),
             log_dir=settings.log_dir,
             address=settings.engine_address,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from models.errors import BadRequestError, ManifestError
-from serving.cli.deploy import name_of
+from serving.cli.wanted import name_of
 from serving.protocol import ModelState
 from tests.serving.cli.conftest import Run
 from tests.serving.cli.fake_platform import FakePlatform
@@ -126,7 +126,7 @@ def test_wait_ends_at_its_timeout(run: Run, platform: FakePlatform) -> None:
 def test_no_wait_returns_at_once(run: Run, platform: FakePlatform) -> None:
     platform.states = [ModelState.WAKING]
     assert run("deploy", "builtin://guide", "--no-wait").code == 0
-    assert [call[0] for call in platform.asked] == ["POST"]
+    assert [call[0] for call in platform.asked] == ["GET", "POST"]
 
 
 def test_delete_removes_a_model(run: Run, platform: FakePlatform) -> None:

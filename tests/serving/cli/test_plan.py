@@ -71,7 +71,7 @@ def test_plan_that_cannot_fit_says_what_would(run: Run) -> None:
         (("qwen3-8b", "--weights", "int3"), 2, "int3"),
         (("./nowhere/config.json",), 2, "there is no"),
         (("file:///nowhere",), 2, "there is no"),
-        (("s3://bucket/model",), 2, "unknown kind of source"),
+        (("ftp://host/model",), 2, "unknown kind of source"),
     ],
 )
 def test_bad_wish_is_refused_with_a_reason(
