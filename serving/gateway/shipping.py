@@ -89,8 +89,9 @@ class Shipping:
             UnreachableError: If the controller did not take it; nothing is lost by that.
         """
         for segment in self._journal.written:
-            while segment.shipped < segment.end:
-                start, end = segment.shipped, segment.end
+            end = segment.end  # what comes meanwhile goes with the next shipment
+            while segment.shipped < end:
+                start = segment.shipped
                 data = os.pread(segment.fd, min(READ_BYTES, end - start), start)
                 rows, read = _settled_in(data)
                 await self._send(rows)
