@@ -116,6 +116,8 @@ class ModelRoute(Message):
     created: int
     """Unix seconds of the first deploy, for `/v1/models`."""
     max_model_len: int | None = None
+    keep_alive_s: float | None = None
+    """After how long a waiting stream may be told so by SSE comments; None: only who asks."""
     endpoints: tuple[EndpointRoute, ...] = ()
     ttft_s: float | None = None
     """Objective for the time to the first token, from the door; None: the model has none."""

@@ -29,6 +29,7 @@ from serving.gateway.connection import TENANT, Tenant, WhileConnected
 from serving.gateway.endpoint import Endpoint
 from serving.gateway.engines import EngineBrokeError, EngineClient, EngineGoneError, EngineReply
 from serving.gateway.errors import Answer, answer_of, answer_of_engine, sse_event
+from serving.gateway.keepalive import KeepAlive, keep_alive_after_s
 from serving.gateway.lane import Lane, Place
 from serving.gateway.lanes import Lanes
 from serving.gateway.limits import LimitsToll
@@ -115,6 +116,7 @@ class Proxy:
         visit = Visit(scope["state"]["request_id"], self._operation.path, time.monotonic())
         headers = scope["headers"]
         scope["state"]["headers"] = visit.headers
+        waiting: KeepAlive | None = None
         try:
             key = self._keyring.admit(visit, headers, scope.get("query_string", b""))
             reading = await self._read(receive, headers)
@@ -125,19 +127,22 @@ class Proxy:
                 self._caps.cap_answer(visit, reading)
             call = reading.call(cache_salt(visit.org_id or visit.key_id))
             tenant: Tenant = scope[TENANT]
-            async with WhileConnected(tenant), Way(visit) as way:
+            after_s = keep_alive_after_s(headers, lane.route.keep_alive_s, streams=call.stream)
+            waiting = KeepAlive(send, after_s, self._operation.shape)
+            async with waiting, WhileConnected(tenant), Way(visit) as way:
                 await way.enter(self._tolls, call)
-                await self._serve(call, lane, visit, way, tenant, send)
+                await self._serve(call, lane, visit, way, tenant, waiting.send)
         except TenantLeftError:
             if not visit.complete:
                 visit.status = CLIENT_LEFT
                 raise
         except PenstockError as error:
             visit.status, visit.code = error.status, error.code or error.type
-            raise
+            if waiting is None or not await waiting.told(error):
+                raise
         except asyncio.CancelledError:
             # The server's, when the drain time is over: a tenant's leaving is a TenantLeftError.
-            await self._stop(visit, send)
+            await self._stop(visit, send, opened=waiting is not None and waiting.opened)
         except Exception:
             visit.status = 500
             raise
@@ -157,14 +162,15 @@ class Proxy:
             await check_addresses(reading.urls, "messages")
         return reading
 
-    async def _stop(self, visit: Visit, send: Send) -> None:
+    async def _stop(self, visit: Visit, send: Send, *, opened: bool) -> None:
         if visit.complete:
             return
         stopping = UnavailableError("the gateway is being stopped")
         visit.cut = visit.streaming
         if not visit.streaming:
             visit.status = stopping.status
-            raise stopping
+            if not opened:
+                raise stopping
         body = sse_event(answer_of(stopping), self._operation.shape)
         await send({"type": "http.response.body", "body": body})
 
