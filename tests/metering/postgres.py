@@ -1,5 +1,6 @@
 """A PostgreSQL of the tests' own: in a folder of its own, on a free port, killed at will."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -61,12 +62,14 @@ class Postgres:
 
     def start(self) -> None:
         """Starts the server and waits until it takes connections."""
+        log = (self._folder / "server.log").open("ab")
         self._server = subprocess.Popen(
             self._command("postgres", "-D", str(self._data), "-p", str(self.port), "-k",
                           str(self._folder), "-c", "listen_addresses=127.0.0.1",
                           "-c", "shared_buffers=16MB", "-c", "max_connections=60"),
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
+        log.close()
         ready = self._command("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port))
         deadline_s = time.monotonic() + START_S
         while subprocess.run(ready, check=False).returncode != 0:
@@ -85,7 +88,8 @@ class Postgres:
     def stop(self) -> None:
         """Ends it at once and in good order."""
         if self._server is not None:
-            os.kill(self._server.pid, signal.SIGINT)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._server.pid, signal.SIGINT)
             self._server.wait()
             self._server = None
 

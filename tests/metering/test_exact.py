@@ -1,0 +1,22 @@
+"""The short form of `make test-metering`: kill -9 of everything, then all counts agree."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.metering.postgres import obstacle
+from tests.metering.run import Plan, play
+
+REQUESTS = 300
+SEED = 20_261
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+async def test_usage_is_exact_whatever_dies(database: str, tmp_path: Path) -> None:
+    if database == "postgresql":
+        if (reason := obstacle()) is not None:
+            pytest.skip(reason)
+        for folder in (tmp_path, *tmp_path.parents[:2]):  # the server's user has to get in
+            folder.chmod(0o755)
+    print(f"seed {SEED}")
+    assert await play(Plan(REQUESTS, SEED, database), tmp_path) == []
