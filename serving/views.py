@@ -81,6 +81,8 @@ class RevisionView(View):
     revision: int
     created_at: datetime
     manifest: Manifest
+    author: str = ""
+    """Name of the key that deployed it."""
 
 
 class Applied(View):

@@ -22,6 +22,7 @@ from models.errors import (
     UpstreamError,
 )
 from models.manifest import Manifest
+from serving.rollout import RolloutView
 from serving.scaling import CapacityView, DemandView, ScalingChange
 from serving.settings import ClientSettings
 from serving.views import (
@@ -104,6 +105,20 @@ class AdminClient:
         """Changes a model's bounds, or pauses its autoscaler."""
         body = change.model_dump_json(exclude_none=True)
         return _parse(self._send("PATCH", f"/models/{name}/scaling", body), Applied)
+
+    def rollout(self, name: str) -> RolloutView:
+        """How far the current revision of a model has got."""
+        return self._read(f"/models/{name}/rollout", RolloutView)
+
+    def undo(self, name: str, to: int | None) -> Applied:
+        """Deploys an earlier revision again."""
+        parameters = {} if to is None else {"to": str(to)}
+        answer = self._send("POST", f"/models/{name}/rollout/undo", parameters=parameters)
+        return _parse(answer, Applied)
+
+    def hold_rollout(self, name: str, verb: str) -> RolloutView:
+        """Pauses or resumes a canary."""
+        return _parse(self._send("POST", f"/models/{name}/rollout/{verb}"), RolloutView)
 
     def capacity(self, name: str) -> CapacityView:
         """What one engine of a model can do."""

@@ -41,6 +41,7 @@ from serving.cli import (
     prices,
     project,
     pull,
+    rollout,
     scale,
     schema,
     simulate,
@@ -87,6 +88,7 @@ app.command("logs")(logs.logs)
 app.command("trace")(trace.trace)
 app.command("explain")(explain.explain)
 app.command("scale")(scale.scale)
+app.add_typer(rollout.app, name="rollout")
 app.command("chat")(chat.chat)
 # All flags of these two, --help too, are for the module that they hand over to.
 passing_on = {"ignore_unknown_options": True, "help_option_names": []}

@@ -22,15 +22,26 @@ import uvicorn
 from fastapi import Depends, FastAPI, Response
 
 from models.errors import BadRequestError, ConflictError, PenstockError
-from serving.controller import admin, internal, rule_api, scaling_api, tenant_api, usage_api
+from serving.controller import (
+    admin,
+    cost_api,
+    internal,
+    rollout_api,
+    rule_api,
+    scaling_api,
+    tenant_api,
+    usage_api,
+)
 from serving.controller.context import Controller, controller_of
 from serving.controller.events import EventLog
+from serving.controller.fleet_hours import FleetHours, Use, uses_of
 from serving.controller.http import install_error_handlers
 from serving.controller.identities import Identities
 from serving.controller.loop import ControlLoop
 from serving.controller.manifest_folder import ManifestFolder
 from serving.controller.pools import PoolKeeper, pool_args
 from serving.controller.registry import GIB, Limits, Registry
+from serving.controller.rollout_keeper import RolloutKeeper
 from serving.controller.scaling_log import ScalingLog
 from serving.controller.store import Store
 from serving.controller.telemetry import Telemetry
@@ -68,8 +79,11 @@ def create_app(
     install_error_handlers(app)
     app.include_router(admin.router)
     app.include_router(scaling_api.router)
+    app.include_router(rollout_api.router)
     app.include_router(tenant_api.router)
     app.include_router(rule_api.router)
+    app.include_router(cost_api.admin)
+    app.include_router(cost_api.organization)
     app.include_router(usage_api.admin)
     app.include_router(usage_api.organization)
     app.include_router(internal.router)
@@ -121,7 +135,9 @@ async def running(
         starts = TraceLog(store, loop.traces, await stack.enter_async_context(_spans(settings)))
         await starts.restore()
         await controller.shares.restore()
-        await stack.enter_async_context(_database_tasks(controller, starts))
+        rollouts = RolloutKeeper(controller)
+        await rollouts.restore()
+        await stack.enter_async_context(_database_tasks(controller, starts, rollouts))
         tasks: list[Coroutine[None, None, None]] = [loop.run()]
         if settings.ray_dashboard_url is not None:
             keeper = PoolKeeper(
@@ -171,8 +187,22 @@ def _usage_keeper(controller: Controller) -> UsageKeeper:
     )
 
 
+def _uses(controller: Controller) -> list[Use]:
+    """What hosts are used for now; an engine that drains is still its model's."""
+    in_flight = controller.loop.gateways.in_flight()
+    hosts = []
+    for host in controller.loop.fleet:
+        engine = host.engine or host.leaving
+        running = 0 if engine is None else in_flight.get(engine.engine_id, 0)
+        model = None if engine is None else engine.model
+        hosts.append((host.host_id, host.pool, model, running))
+    return uses_of(hosts, controller.settings.capacity)
+
+
 @asynccontextmanager
-async def _database_tasks(controller: Controller, starts: TraceLog) -> AsyncIterator[None]:
+async def _database_tasks(
+    controller: Controller, starts: TraceLog, rollouts: RolloutKeeper
+) -> AsyncIterator[None]:
     """Writes events and reads keys meanwhile; lets the last query end before the store closes."""
     stop = asyncio.Event()
     tasks = [
@@ -180,7 +210,9 @@ async def _database_tasks(controller: Controller, starts: TraceLog) -> AsyncIter
         _spawn(controller, _usage_keeper(controller).run(stop)),
         _spawn(controller, controller.identities.run(stop)),
         _spawn(controller, controller.shares.run(stop)),
+        _spawn(controller, FleetHours(controller.store, lambda: _uses(controller)).run(stop)),
         _spawn(controller, starts.run(stop)),
+        _spawn(controller, rollouts.run(stop)),
         _spawn(controller, controller.scaling.run(stop)),
     ]
     try:

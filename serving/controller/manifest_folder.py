@@ -63,7 +63,7 @@ class ManifestFolder:
 
     async def _deploy(self, path: Path) -> None:
         manifest = await asyncio.to_thread(load_manifest, path)
-        result = await self._registry.apply(manifest, time.time())
+        result = await self._registry.apply(manifest, time.time(), author="the manifests' folder")
         if result.changed:
             message = f"revision {result.revision}: {manifest.source} (from {path.name})"
             self._events.record("deployed", message, model=manifest.name)

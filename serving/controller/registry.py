@@ -177,7 +177,7 @@ class Registry:
         check(manifest, self._limits)
 
     async def apply(
-        self, manifest: Manifest, at: float, if_revision: int | None = None
+        self, manifest: Manifest, at: float, if_revision: int | None = None, author: str = ""
     ) -> ApplyResult:
         """Makes the manifest the model's current revision, unless it is that already.
 
@@ -185,6 +185,7 @@ class Registry:
             manifest: The model.
             at: Now, in Unix seconds.
             if_revision: The revision that the caller has seen; 0 for none.
+            author: Who wants it, as the history shows it.
 
         Raises:
             SourceError, ManifestError: As `check` does.
@@ -203,10 +204,10 @@ class Registry:
                 )
             if known is not None and known.manifest == manifest:
                 return ApplyResult(known.revision, changed=False, is_new=False)
-            number = await self._store.add_revision(manifest, at)
+            number = await self._store.add_revision(manifest, at, author)
             created_at = at if known is None else known.stored.created_at
             earlier = () if known is None else known.stored.revisions
-            added = StoredRevision(manifest.name, number, at, manifest)
+            added = StoredRevision(manifest.name, number, at, manifest, author)
             self._models[manifest.name] = DeployedModel.of(
                 StoredModel(manifest.name, created_at, number, (*earlier, added))
             )

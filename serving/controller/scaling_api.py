@@ -46,7 +46,7 @@ async def change_scaling(name: str, change: ScalingChange, here: Here, deed: Dee
     """
     before = here.registry.get(name).manifest
     manifest = changed(before, change)
-    result = await here.registry.apply(manifest, time.time())
+    result = await here.registry.apply(manifest, time.time(), author=deed.actor.name)
     if result.changed:
         scaling = manifest.scaling
         paused = ", paused" if scaling.paused else ""

@@ -24,6 +24,7 @@ class StoredRevision:
     revision: int
     created_at: float  # Unix seconds
     manifest: Manifest
+    author: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +92,14 @@ class Store:
         revisions: dict[str, list[StoredRevision]] = {}
         for row in rows:
             manifest = Manifest.model_validate_json(row.manifest)
-            stored = StoredRevision(row.model, row.revision, row.created_at, manifest)
+            stored = StoredRevision(row.model, row.revision, row.created_at, manifest, row.author)
             revisions.setdefault(row.model, []).append(stored)
         return [
             StoredModel(row.name, row.created_at, row.revision, tuple(revisions[row.name]))
             for row in sorted(models, key=lambda row: str(row.name))
         ]
 
-    async def add_revision(self, manifest: Manifest, at: float) -> int:
+    async def add_revision(self, manifest: Manifest, at: float, author: str = "") -> int:
         """Makes the manifest the model's current revision and returns its number.
 
         A deleted model of that name comes back with a new time of creation; numbers go on.
@@ -134,6 +135,7 @@ class Store:
                     revision=number,
                     created_at=at,
                     manifest=manifest.model_dump_json(),
+                    author=author[:128],
                 )
             )
         return number

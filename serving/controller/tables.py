@@ -10,6 +10,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
 
 METADATA = MetaData(
@@ -38,6 +39,7 @@ REVISIONS = Table(
     Column("revision", Integer, primary_key=True, autoincrement=False),
     Column("created_at", Float, nullable=False),
     Column("manifest", Text, nullable=False),  # JSON
+    Column("author", String(128), nullable=False, server_default=text("''")),
 )
 
 KEYS = Table(

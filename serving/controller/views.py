@@ -77,6 +77,7 @@ def revision_views(model: DeployedModel) -> list[RevisionView]:
             revision=stored.revision,
             created_at=_time(stored.created_at),
             manifest=stored.manifest,
+            author=stored.author,
         )
         for stored in model.stored.revisions
     ]
