@@ -83,6 +83,18 @@ class ControllerSettings(Settings):
     """File with Ray's bearer token."""
     pools: dict[str, int] = Field(default_factory=lambda: {"cpu": 2})
     """The pools of this platform and the number of hosts each may have, as JSON."""
+    pools_min: dict[str, int] = Field(default_factory=dict)
+    """Pools that grow and shrink with what models want, and the hosts that they keep, as JSON; one
+    that is not named here keeps as many as PENSTOCK_POOLS says."""
+    spare_hosts: int = Field(default=1, ge=0, le=1000)
+    """Free hosts that such a pool keeps beside those that work, while any works."""
+    host_idle_s: float = Field(default=600.0, gt=0)
+    """An idle host of such a pool goes after this time; sooner where its price makes that cheaper
+    than to have it back when it is wanted again."""
+    node_start_s: float = Field(default=120.0, gt=0)
+    """How long a host takes to come, until it was measured."""
+    wait_price_per_hour: float = Field(default=60.0, ge=0)
+    """What it is worth that nobody waits for a host, in US dollars for an hour of waiting."""
     secrets_dir: Path | None = None
     """Folder whose files are the secrets that manifests name, as for hosts: sources are asked what
     they are at the deploy."""
@@ -136,6 +148,8 @@ class GatewaySettings(Settings):
     addresses never."""
     deadline_s: float = Field(default=120.0, gt=0)
     """A request that has waited this long for an engine is answered 503."""
+    slow_client_timeout_s: float = Field(default=30.0, gt=0)
+    """A tenant who does not read its stream for this long is cut off."""
     max_queued: int = Field(default=1000, ge=1)
     """Requests that may wait for one model; more are answered 429."""
     max_queued_tokens: int = Field(default=4_000_000, ge=1)

@@ -17,7 +17,6 @@ from serving.controller.tenancy_tables import ACCOUNTS, ORGANIZATIONS, PROJECTS
 from serving.identities import DEFAULT_ORG, DEFAULT_PROJECT
 from serving.tenancy import AccountView, NewAccount, NewProject, OrgView, ProjectChange, ProjectView
 
-
 Values = dict[str, str | float | None]
 
 

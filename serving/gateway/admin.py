@@ -1,4 +1,4 @@
-"""Passes `/admin/v1` on to the controller, which checks the caller's key itself."""
+"""Passes `/admin/v1` and `/v1/organization` on to the controller, which checks the caller's key itself."""
 
 import io
 from collections.abc import Iterable
@@ -13,6 +13,8 @@ from serving.gateway.errors import Header
 from serving.gateway.sessions import SessionOwner
 
 PREFIX = "/admin/v1"
+ORGANIZATION = "/v1/organization"
+"""OpenAI's routes of usage and costs."""
 
 HOP_BY_HOP = frozenset({
     b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te",
@@ -27,7 +29,7 @@ RETRY_AFTER_S = 1.0
 
 
 class AdminPassage(SessionOwner):
-    """ASGI endpoint for everything under PREFIX."""
+    """ASGI endpoint for everything under PREFIX and ORGANIZATION."""
 
     def __init__(self, controller_url: str, max_body_bytes: int) -> None:
         self._base = controller_url.rstrip("/")
@@ -86,7 +88,7 @@ class AdminPassage(SessionOwner):
         """The controller's URL for a request; a path that climbs out of the prefix has none."""
         raw: bytes = scope.get("raw_path") or scope["path"].encode()
         path: str = scope["path"]
-        if not path.startswith(PREFIX + "/") or {".", ".."} & set(path.split("/")):
+        if not path.startswith((PREFIX + "/", ORGANIZATION + "/")) or {".", ".."} & set(path.split("/")):
             raise NotFoundError(f"there is no {path} here")
         query: bytes = scope["query_string"]
         target = raw + (b"?" + query if query else b"")

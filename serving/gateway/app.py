@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from models.errors import PenstockError
 from serving import logs
-from serving.gateway.admin import PREFIX, AdminPassage
+from serving.gateway.admin import ORGANIZATION, PREFIX, AdminPassage
 from serving.gateway.auth import Keyring
 from serving.gateway.dispatch import GatewayApp
 from serving.gateway.door import Door
@@ -41,6 +41,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     limits = Limits(
         max_body_bytes=int(settings.max_body_mib * 2**20),
         deadline_s=settings.deadline_s,
+        slow_client_timeout_s=settings.slow_client_timeout_s,
         max_media_bytes=int(settings.max_media_body_mib * 2**20),
         media_domains=frozenset(domain.lower() for domain in settings.media_domains),
     )
@@ -90,7 +91,8 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         direct[operation.path] = Door(proxy)
     app.direct = direct
     if settings.admin_api:
-        app.router.routes.append(Route(PREFIX + "/{path:path}", passage))
+        for prefix in (PREFIX, ORGANIZATION):
+            app.router.routes.append(Route(prefix + "/{path:path}", passage))
     app.include_router(make_router(keyring, lanes, metrics))
     app.add_middleware(Door)
     return app
