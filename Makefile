@@ -7,6 +7,7 @@ PYTEST_FLAGS ?=
 UP_FLAGS ?=
 URL ?= $(or $(PENSTOCK_URL),http://127.0.0.1:8000)
 BENCH_FLAGS ?=
+METERING_FLAGS ?=
 export PYTHON
 
 .PHONY: help
@@ -29,6 +30,10 @@ down: setup ## stop what `make up` started, from another terminal
 test: setup ## set up, then run all tests: units first, then real engines (PYTEST_FLAGS="-k name")
 	$(BIN)/python -m pytest -m "not engine" $(PYTEST_FLAGS)
 	$(BIN)/python -m pytest -m engine $(PYTEST_FLAGS)
+
+.PHONY: test-metering
+test-metering: setup ## kill -9 of everything, thrice on each database; then all counts agree
+	$(BIN)/python -m tests.metering.run --real $(METERING_FLAGS)
 
 .PHONY: check
 check: setup ## ruff, mypy --strict, import-linter

@@ -6,8 +6,9 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 USER = "penstock"
@@ -104,6 +105,21 @@ class Postgres:
             return command
         as_user = ["--reuid", UNPRIVILEGED, "--regid", UNPRIVILEGED, "--clear-groups"]
         return ["setpriv", *as_user, *command]
+
+
+@contextlib.contextmanager
+def running() -> Iterator[Postgres]:
+    """A server in a folder of its own, which its user can reach; gone at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="penstock-pg-"))
+    folder.chmod(0o755)
+    server = Postgres(folder / "pg")
+    try:
+        server.create()
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder)
 
 
 def _has_user() -> bool:

@@ -23,7 +23,7 @@ from pathlib import Path
 from tests.metering import truth
 from tests.metering.client import Tenants
 from tests.metering.platform import MODEL, TENANT_KEY, Part, Platform
-from tests.metering.postgres import Postgres, obstacle
+from tests.metering.postgres import obstacle, running
 
 AWAY_S = (0.3, 1.2)
 """How long a part that was killed is away."""
@@ -43,27 +43,25 @@ class Plan:
 
 async def play(plan: Plan, folder: Path, real: tuple[Path, Path] | None = None) -> list[str]:
     """Plays a round and returns what is not true."""
-    chance = random.Random(plan.seed)
-    server = Postgres(folder / "postgres") if plan.database == "postgresql" else None
-    if server is not None:
-        folder.chmod(0o755)
-        server.create()
-        server.start()
-    platform = Platform(folder / "platform", server, real)
+    if plan.database == "sqlite":
+        return await _play(plan, Platform(folder, None, real))
+    with running() as server:
+        return await _play(plan, Platform(folder, server, real))
+
+
+async def _play(plan: Plan, platform: Platform) -> list[str]:
     tenants = Tenants(platform.urls, TENANT_KEY, MODEL, plan.seed)
     began_s = time.monotonic()
     try:
         await platform.start()
         load = asyncio.create_task(tenants.run(plan.requests, plan.concurrency))
-        at_deaths = await _kill_all(plan, platform, tenants, chance)
+        at_deaths = await _kill_all(plan, platform, tenants, random.Random(plan.seed))
         await load
         loaded_s = time.monotonic() - began_s
         await platform.settle()
         stored = await truth.read(platform.database_url)
     finally:
         platform.close()
-        if server is not None:
-            server.stop()
     tally = truth.tallies(platform.folder)
     _print_summary(plan, tenants, stored, at_deaths, loaded_s)
     return truth.faults(stored, tenants.tries, tally, at_deaths)
@@ -151,7 +149,6 @@ def main() -> int:
         databases.remove("postgresql")
     first = random.SystemRandom().randrange(10**6) if given.seed is None else given.seed
     folder = Path(tempfile.mkdtemp(prefix="penstock-metering-"))
-    folder.chmod(0o755)
     wrong = 0
     with ExitStack() as stack:
         real = stack.enter_context(real_engine(folder)) if given.real else None
