@@ -141,12 +141,13 @@ async def running(
         tasks: list[Coroutine[None, None, None]] = [loop.run()]
         if settings.ray_dashboard_url is not None:
             keeper = PoolKeeper(
-                settings.pools,
+                loop.pools.sizes,
                 settings.ray_dashboard_url,
                 settings.ray_token_path,
                 events,
                 ray_transport,
             )
+            loop.pools.on_change = keeper.wake
             stack.push_async_callback(keeper.close)
             tasks.append(keeper.run())
         if settings.manifests_dir is not None:

@@ -59,6 +59,7 @@ class SeenHost:
     pool: str
     engine: SeenEngine | None = None
     draining: bool = False
+    since: float = 0.0  # when it came; the oldest is taken first, for the newest goes first
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,7 @@ class _Board:
         self.bound: dict[str, SeenEngine] = {}
         self.hosts_of: dict[str, list[str]] = {}
         self.pool_of = {host.host_id: host.pool for host in hosts}
+        self.since_of = {host.host_id: host.since for host in hosts}
         self.free = sorted(h.host_id for h in hosts if h.engine is None and not h.draining)
         self.coming = Counter(host.pool for host in hosts if host.draining)
         self.started: Counter[str] = Counter()
@@ -219,7 +221,11 @@ class _Board:
 
     def _free_host(self, model: WantedModel) -> str | None:
         fitting = [host_id for host_id in self.free if self.pool_of[host_id] == model.pool]
-        return min(fitting, key=lambda host_id: (host_id in model.avoid, host_id), default=None)
+        return min(
+            fitting,
+            key=lambda host_id: (host_id in model.avoid, self.since_of[host_id], host_id),
+            default=None,
+        )
 
     def make_room_within(self, model: WantedModel) -> bool:
         """One old engine goes first, unless a host is coming or a new engine is on its way."""

@@ -15,6 +15,7 @@ from serving.controller.enrolment import enrol
 from serving.controller.events import EventLog
 from serving.controller.moment import Moment, now
 from serving.controller.observed import Engine, Fleet, Host
+from serving.controller.pool_sizes import PoolSizes
 from serving.controller.prefetch import spread
 from serving.controller.recorded import Recorded
 from serving.controller.registry import DeployedModel, Registry
@@ -65,6 +66,7 @@ class ControlLoop:
         self.traces = Traces()
         self.targets = Targets(self.fleet, self.traces)
         self.recorded = Recorded()
+        self.pools = PoolSizes(settings, events)
         self.rollouts = Rollouts(events)
         self.settled = False
         self._settings = settings
@@ -134,7 +136,7 @@ class ControlLoop:
                 engine.engine_id: self.gateways.lease(report.gateway_id, engine.model, engine.slots)
                 for engine in self.fleet.bound()
                 if engine.life is Life.READY
-            }
+            },
         )
 
     def _hear_trouble(self, report: DemandReport) -> None:
@@ -191,6 +193,9 @@ class ControlLoop:
         for name, demand in (demands or {}).items():
             self.recorded.note(name, moment.at, demand.counts)
         self.targets.decide(models, demands, moment)
+        self.targets.growable = self.pools.decide(
+            models, self.targets.lasts(), self.targets.most(), self.fleet, moment
+        )
         self._roll_out(models, moment)
         waiting = self._bind(models, demands, moment)
         self._note_shortage(waiting, moment)
@@ -206,7 +211,7 @@ class ControlLoop:
             grace_s = GRACE_S if self._registry.models() else 0.0
             self._settled_after_s = moment.s + grace_s
         if not self.settled:
-            all_here = len(self.fleet) >= sum(self._settings.pools.values())
+            all_here = len(self.fleet) >= self.pools.least
             self.settled = all_here or moment.s >= self._settled_after_s
             if self.settled:
                 self.routes.changes.wake()

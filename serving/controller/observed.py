@@ -152,9 +152,7 @@ class Host:
         engine = self.engine
         drain = self.leaving is None or not self.leaving.hung
         if engine is None or engine.manifest is None:
-            return Assignment(
-                version=self.changes.version, prefetch=self.prefetch, drain=drain
-            )
+            return Assignment(version=self.changes.version, prefetch=self.prefetch, drain=drain)
         return Assignment(
             version=self.changes.version,
             drain=drain,
@@ -181,7 +179,8 @@ class Host:
         """The host as the binder takes it; `in_flight` names the requests of each engine."""
         engine = self.engine
         if engine is None:
-            return SeenHost(self.host_id, self.pool, draining=not self.is_free)
+            draining = not self.is_free
+            return SeenHost(self.host_id, self.pool, draining=draining, since=self.registered_at)
         return SeenHost(
             self.host_id,
             self.pool,

@@ -5,6 +5,7 @@ corrected; other applications are left as they are. Ray being away is an event, 
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,17 +84,23 @@ def pool_args(pool: str) -> PoolArgs:
 
 
 class PoolKeeper:
-    """Makes Ray have the pools of the settings, and go on having them."""
+    """Makes Ray have the pools, and go on having them.
+
+    Args:
+        pools: Hosts of each pool; read at each round, so it may change. None leaves it to Ray.
+    """
 
     def __init__(
         self,
-        pools: Mapping[str, int],
+        pools: Mapping[str, int | None],
         dashboard_url: str,
         token_path: Path | None,
         events: EventLog,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._pools = {f"{PREFIX}{pool}": (pool_args(pool), n) for pool, n in pools.items()}
+        self._sizes = pools
+        self._args = {f"{PREFIX}{pool}": pool_args(pool) for pool in pools}
+        self._changed = asyncio.Event()
         self._token_path = token_path
         self._events = events
         self._trouble = ""
@@ -105,6 +112,10 @@ class PoolKeeper:
             trust_env=False,  # no proxy stands between the controller and Ray
         )
 
+    def wake(self) -> None:
+        """Has `run` look at the sizes at once."""
+        self._changed.set()
+
     async def close(self) -> None:
         """Closes the connections to Ray; the pools stay."""
         await self._client.aclose()
@@ -114,6 +125,7 @@ class PoolKeeper:
         failures, away_since_s = 0, None
         while True:
             now_s = time.monotonic()
+            self._changed.clear()
             try:
                 settled = await self.check(now_s)
             except UnreachableError as exc:
@@ -125,7 +137,9 @@ class PoolKeeper:
                 failures += 1
             else:
                 failures, away_since_s = 0, None
-                await asyncio.sleep(CHECK_S if settled else SETTLING_S)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(CHECK_S if settled else SETTLING_S):
+                        await self._changed.wait()
 
     async def check(self, now_s: float) -> bool:
         """One round at a monotonic time; True if there is nothing more to do.
@@ -134,19 +148,20 @@ class PoolKeeper:
             UnreachableError: If Ray does not answer, or refuses.
         """
         instance = await self._instance()
-        if any(self._must_be_put(name, instance, now_s) for name in self._pools):
+        if any(self._must_be_put(name, instance, now_s) for name in self._args):
             self._put_s = now_s
             await self._put(instance)
             return False
         settled, troubles = True, []
-        for name, (args, hosts) in self._pools.items():
+        for name, args in self._args.items():
+            hosts = self._hosts(name)
             app = instance.applications[name]
             if app.status in BROKEN:
                 troubles.append(f"pool {args['pool']}: {_first_line(app.message) or app.status}")
             deployment = app.deployments.get(DEPLOYMENT)
             if deployment is None:
                 settled = settled and app.status in BROKEN
-            elif deployment.target_num_replicas != hosts:
+            elif hosts is not None and deployment.target_num_replicas != hosts:
                 settled = False
                 await self._scale(name, args["pool"], hosts)
         self._note_trouble("; ".join(troubles))
@@ -161,8 +176,11 @@ class PoolKeeper:
         has, wants = app.deployed_app_config, self._application(name)
         return any(has.get(key) != wants[key] for key in ("import_path", "args"))
 
-    def _application(self, name: str) -> dict[str, object]:
-        args, hosts = self._pools[name]
+    def _application(self, name: str, instance: _Instance | None = None) -> dict[str, object]:
+        args, hosts = self._args[name], self._hosts(name)
+        if hosts is None and instance is not None and name in instance.applications:
+            deployment = instance.applications[name].deployments.get(DEPLOYMENT)
+            hosts = None if deployment is None else deployment.target_num_replicas
         return {
             "name": name,
             "route_prefix": None,
@@ -170,20 +188,23 @@ class PoolKeeper:
             "args": dict(args),
             "external_scaler_enabled": True,
             # Ray wants at least one here; the scale call right after it may say zero.
-            "deployments": [{"name": DEPLOYMENT, "num_replicas": max(1, hosts)}],
+            "deployments": [{"name": DEPLOYMENT, "num_replicas": max(1, hosts or 0)}],
         }
+
+    def _hosts(self, name: str) -> int | None:
+        return self._sizes[self._args[name]["pool"]]
 
     async def _put(self, instance: _Instance) -> None:
         """Puts the whole list: an application that is missing from it would be deleted."""
         others = [
             app.deployed_app_config
             for name, app in instance.applications.items()
-            if name not in self._pools and app.deployed_app_config is not None
+            if name not in self._args and app.deployed_app_config is not None
         ]
-        ours = [self._application(name) for name in self._pools]
+        ours = [self._application(name, instance) for name in self._args]
         body = {"proxy_location": "Disabled", "applications": [*others, *ours]}
         await self._call("PUT", APPLICATIONS, body)
-        names = ", ".join(f"{args['pool']} ({n})" for args, n in self._pools.values())
+        names = ", ".join(f"{pool} ({n})" for pool, n in self._sizes.items())
         self._events.record("pool_scaled", f"asked Ray for the pools {names}")
 
     async def _scale(self, name: str, pool: str, hosts: int) -> None:

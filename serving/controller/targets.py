@@ -60,10 +60,9 @@ class Targets:
         """The last decision for each model."""
         return self._last
 
-    def bounds(self, model: str) -> tuple[int, int]:
-        """The least and the most engines that the model may have at this hour."""
-        spec = self._specs.get(model)
-        return (0, 0) if spec is None else (spec.min, spec.max)
+    def most(self) -> dict[str, int]:
+        """Engines that each model may have at most at this hour."""
+        return {model: spec.max for model, spec in self._specs.items()}
 
     def lacking_since(self, model: str, now: Moment) -> float:
         """When it was decided that the model needs engines that it has not, in Unix seconds."""

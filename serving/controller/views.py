@@ -39,7 +39,7 @@ def platform_view(here: Controller) -> PlatformView:
     """The platform at a glance."""
     return PlatformView(
         version=our_version(),
-        pools=[_pool_view(here, name, n) for name, n in sorted(here.settings.pools.items())],
+        pools=[_pool_view(here, name, n or 0) for name, n in sorted(here.loop.pools.sizes.items())],
         gateways=len(here.loop.gateways),
         models=[model_view(here, model) for model in here.registry.models()],
     )

@@ -1,6 +1,6 @@
 """Pools against a dashboard of our own that behaves as Ray's does."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import httpx
@@ -12,7 +12,7 @@ from serving.controller.pools import PoolKeeper, pool_args
 from serving.controller.store import Store
 from tests.serving.controller.fake_ray import FakeRay
 
-Keep = Callable[[dict[str, int]], PoolKeeper]
+Keep = Callable[[Mapping[str, int | None]], PoolKeeper]
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ async def keep(ray: FakeRay, events: EventLog, tmp_path: Path) -> AsyncIterator[
     token_path.write_text("ray-token\n")
     keepers = []
 
-    def make(pools: dict[str, int]) -> PoolKeeper:
+    def make(pools: Mapping[str, int | None]) -> PoolKeeper:
         transport = httpx.ASGITransport(ray.app)
         keepers.append(PoolKeeper(pools, "http://ray", token_path, events, transport))
         return keepers[-1]
@@ -164,3 +164,22 @@ def test_pool_args_refuse_what_is_no_shape(pool: str) -> None:
 def test_pool_args_read_the_shape_from_the_name() -> None:
     assert pool_args("rtx-6000x2")["accelerator"] == "rtx-6000"
     assert pool_args("gb200x4")["gpus"] == 4
+
+
+async def test_size_that_changes_is_told_to_ray_and_none_leaves_it_alone(
+    ray: FakeRay, keep: Keep
+) -> None:
+    sizes: dict[str, int | None] = {"cpu": 2, "h200x1": None}
+    keeper = keep(sizes)
+    await settle(keeper)
+    ray.applications["penstock-h200x1"]["deployments"]["EngineHost"]["target_num_replicas"] = 5
+    sizes["cpu"] = 4
+    await settle(keeper)
+    assert ray.scales == [("penstock-cpu", "EngineHost", 4)]
+    # What has to be put anew keeps the hosts that it has.
+    del ray.applications["penstock-cpu"]
+    await settle(keeper)
+    kept = {
+        app["name"]: app["deployments"][0]["num_replicas"] for app in ray.puts[-1]["applications"]
+    }
+    assert kept == {"penstock-cpu": 4, "penstock-h200x1": 5}
