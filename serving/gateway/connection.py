@@ -34,6 +34,12 @@ class HeadTooLargeError(PenstockError):
     code = "headers_too_large"
 
 
+TOO_LARGE = HeadTooLargeError(
+    f"the request's head is larger than {MAX_HEAD_BYTES} bytes, or has more than {MAX_HEADERS} "
+    "headers"
+)
+
+
 class Tenant:
     """Whoever sent one request, and now waits for its answer."""
 
@@ -68,11 +74,15 @@ class Tenant:
 
     def cut(self) -> None:
         """Ends the connection at once."""
+        self._cycle.disconnected = True
         self._connection.transport.abort()
 
 
 class TenantConnection(HttpToolsProtocol):
     """uvicorn's connection, bounded."""
+
+    head_timeout_s = HEAD_TIMEOUT_S
+    body_pause_s = BODY_PAUSE_S
 
     def __init__(
         self,
@@ -82,18 +92,20 @@ class TenantConnection(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.url = b""
         self._tenants: list[Tenant] = []
         self._patience: asyncio.TimerHandle | None = None
         self._in_head = False
         self._in_body = False
         self._head_bytes = 0
         self._header_count = 0
+        self._header_bytes = 0
         self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Somebody connects, and shall say what they want soon."""
         super().connection_made(transport)
-        self._await(HEAD_TIMEOUT_S)
+        self._await(self.head_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Somebody leaves; whoever works for them is told."""
@@ -110,13 +122,13 @@ class TenantConnection(HttpToolsProtocol):
         if self._refused:
             return
         if self._in_body:
-            self._await(BODY_PAUSE_S)
+            self._await(self.body_pause_s)
         elif not self._in_head:
             self._head_bytes = 0
         self._head_bytes += len(data)
         super().data_received(data)
         if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(HeadTooLargeError(f"the head is larger than {MAX_HEAD_BYTES} bytes"))
+            self._refuse(TOO_LARGE)
 
     def resume_writing(self) -> None:
         """There is room again for what is to be written."""
@@ -129,22 +141,24 @@ class TenantConnection(HttpToolsProtocol):
         """A request begins."""
         self._in_head = True
         self._header_count = 0
-        self._await(HEAD_TIMEOUT_S)
+        self._header_bytes = 0
+        self._await(self.head_timeout_s)
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; those past MAX_HEADERS are not kept, for the request is refused."""
         self._header_count += 1
+        self._header_bytes += len(name) + len(value)
         if self._header_count <= MAX_HEADERS:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The head is here: who sent it is known to the app as `scope[TENANT]`."""
         self._in_head = False
-        if self._header_count > MAX_HEADERS:
-            raise HeadTooLargeError(f"there are more than {MAX_HEADERS} headers")
+        if self._head_is_too_large:
+            raise TOO_LARGE
         self._in_body = True
-        self._await(BODY_PAUSE_S)
+        self._await(self.body_pause_s)
         super().on_headers_complete()
         tenant = Tenant(self, self.cycle)
         self._tenants = [one for one in self._tenants if not one._cycle.response_complete]
@@ -160,11 +174,14 @@ class TenantConnection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Called by uvicorn for what is no HTTP."""
-        too_large = self._header_count > MAX_HEADERS
-        error: PenstockError = BadRequestError("this is no valid HTTP request")
-        if too_large:
-            error = HeadTooLargeError(f"there are more than {MAX_HEADERS} headers")
-        self._refuse(error)
+        bad = BadRequestError("this is no valid HTTP request")
+        self._refuse(TOO_LARGE if self._head_is_too_large else bad)
+
+    @property
+    def _head_is_too_large(self) -> bool:
+        return (
+            self._header_count > MAX_HEADERS or self._header_bytes + len(self.url) > MAX_HEAD_BYTES
+        )
 
     def _refuse(self, error: PenstockError) -> None:
         """Answers what never became a request, and closes; within an answer it only closes."""
@@ -194,7 +211,7 @@ class TenantConnection(HttpToolsProtocol):
         """Somebody dawdles over a request: cut, unless it is us who have not read on."""
         self._patience = None
         if self._in_body and self.flow.read_paused:
-            self._await(BODY_PAUSE_S)
+            self._await(self.body_pause_s)
         elif not self.transport.is_closing():
             self.transport.abort()
 

@@ -43,14 +43,19 @@ class TestServer(uvicorn.Server):
 class Gateway:
     """A gateway that runs, and clients for it."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        connection: type[TenantConnection] = TenantConnection,
+    ) -> None:
         self.settings = settings
         self._socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self.port: int = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
         self.app = create_app(settings)
         self._server = TestServer(
             uvicorn.Config(
-                self.app, loop="uvloop", http=TenantConnection, log_config=None,
+                self.app, loop="uvloop", http=connection, ws="none", log_config=None,
                 access_log=False,
             )
         )  # fmt: skip
@@ -151,11 +156,13 @@ def settings(controller: FakeController, tmp_path: Path) -> GatewaySettings:
 
 
 @pytest.fixture
-async def make_gateway() -> AsyncIterator[Callable[[GatewaySettings], Gateway]]:
+async def make_gateway() -> AsyncIterator[Callable[..., Gateway]]:
     made: list[Gateway] = []
 
-    def make(settings: GatewaySettings) -> Gateway:
-        made.append(Gateway(settings))
+    def make(
+        settings: GatewaySettings, connection: type[TenantConnection] = TenantConnection
+    ) -> Gateway:
+        made.append(Gateway(settings, connection))
         return made[-1]
 
     yield make

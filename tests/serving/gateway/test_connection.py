@@ -1,0 +1,259 @@
+"""Connections that misbehave: cut or refused, in bounded time and memory; others are unharmed."""
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from serving.gateway.connection import MAX_HEAD_BYTES, MAX_HEADERS, TenantConnection
+from serving.settings import GatewaySettings
+from tests.serving.gateway import fake_engine
+from tests.serving.gateway.conftest import Gateway, chat, until
+from tests.serving.gateway.fake_controller import TENANT_KEY, FakeController, model
+from tests.serving.gateway.fake_engine import FakeEngine, Seen
+
+BODY = json.dumps(chat()).encode()
+
+
+def head(*lines: str, path: str = "/v1/chat/completions", key: str = TENANT_KEY) -> bytes:
+    given = "".join(f"{line}\r\n" for line in lines)
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n{given}\r\n".encode()
+
+
+def status_of(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+class Hasty(TenantConnection):
+    """Loses patience within a test's time."""
+
+    head_timeout_s = 0.1
+    body_pause_s = 0.1
+
+
+@pytest.fixture
+async def hasty_gateway(
+    make_gateway: Callable[..., Gateway],
+    controller: FakeController,
+    engine: FakeEngine,
+    settings: GatewaySettings,
+) -> Gateway:
+    controller.set_routes(model("demo", engine.route))
+    gateway = make_gateway(settings, Hasty)
+    await gateway.start()
+    return gateway
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [b"", b"P", b"POST /v1/chat", head()[:-2], head("Content-Length: 100"),
+     head("Content-Length: 100") + b"{", head("Transfer-Encoding: chunked") + b"5\r\n{"],
+)  # fmt: skip
+async def test_whoever_dawdles_over_a_request_is_cut(
+    hasty_gateway: Gateway, engine: FakeEngine, beginning: bytes
+) -> None:
+    async with asyncio.timeout(3):
+        assert await hasty_gateway.raw(beginning) == b""
+    assert (await hasty_gateway.http.post("/v1/chat/completions", json=chat())).status_code == 200
+    assert len(engine.seen) == 1
+
+
+async def test_head_that_trickles_is_cut_all_the_same(hasty_gateway: Gateway) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", hasty_gateway.port)
+    trickle = asyncio.create_task(_trickle(writer, b"GET /health HTTP/1.1\r\n" + b"X: y\r\n" * 90))
+    async with asyncio.timeout(3):
+        assert await reader.read() == b""
+    trickle.cancel()
+    writer.close()
+
+
+async def _trickle(writer: asyncio.StreamWriter, data: bytes) -> None:
+    for place in range(len(data)):
+        writer.write(data[place : place + 1])
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        head(*(f"X-{place}: y" for place in range(MAX_HEADERS))),
+        head("X: " + "y" * MAX_HEAD_BYTES),
+        b"GET /" + b"x" * (MAX_HEAD_BYTES + 1),
+        b"POST / HTTP/1.1\r\nX: " + b"y" * (2 * MAX_HEAD_BYTES),
+    ],
+)
+async def test_flood_of_headers_is_a_431(gateway: Gateway, request_bytes: bytes) -> None:
+    answer = await gateway.raw(request_bytes)
+    assert status_of(answer) == 431
+    assert json.loads(answer.split(b"\r\n\r\n")[1])["error"]["code"] == "headers_too_large"
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        head(f"Content-Length: {len(BODY)}", "Transfer-Encoding: chunked") + BODY,
+        head("Transfer-Encoding: chunked", f"Content-Length: {len(BODY)}") + b"0\r\n\r\n" + BODY,
+        head("Content-Length: 5", f"Content-Length: {len(BODY)}") + BODY,
+        head(f"Content-Length: +{len(BODY)}") + BODY,
+        head(f"Content-Length: {len(BODY)},{len(BODY)}") + BODY,
+        head("Content-Length: 0x10") + BODY,
+        head("Content-Length: -1") + BODY,
+        head("Transfer-Encoding: xchunked") + BODY,
+        head("Transfer-Encoding: chunked, identity") + BODY,
+        head("Transfer-Encoding: chunked") + b"zz\r\n" + BODY,
+        head("Transfer-Encoding: chunked") + b"ffffffffffffffffff\r\n" + BODY,
+        head(f"Content-Length : {len(BODY)}") + BODY,
+        head(f"Content-Length: {len(BODY)}\r\n X: folded") + BODY,
+        head("X: a\x00b", f"Content-Length: {len(BODY)}") + BODY,
+        b"GET /health HTTP/1.1\nHost: x\nContent-Length: 10\n\n",
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"GARBAGE\r\n\r\n",
+        b"GET /health HTTP/9.9\r\nHost: x\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ],
+)
+async def test_request_that_two_servers_could_read_differently_is_refused(
+    gateway: Gateway, engine: FakeEngine, request_bytes: bytes
+) -> None:
+    async with asyncio.timeout(3):
+        answer = await gateway.raw(request_bytes)
+    assert answer == b"" or status_of(answer) in (400, 431)
+    assert answer.count(b"HTTP/1.1") <= 1
+    assert not engine.seen
+
+
+async def test_garbage_within_an_answer_cuts_it_and_writes_nothing_into_it(
+    gateway: Gateway, engine: FakeEngine
+) -> None:
+    engine.default = fake_engine.stalls_mid_stream
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    body = json.dumps(chat(stream=True)).encode()
+    writer.write(head(f"Content-Length: {len(body)}") + body)
+    await reader.readuntil(b"penstock")
+    writer.write(b"\x00\x01 no HTTP\r\n\r\n")
+    async with asyncio.timeout(3):
+        with contextlib.suppress(ConnectionResetError):
+            assert b"HTTP/1.1" not in await reader.read()
+    await until(lambda: engine.aborted == 1)
+    writer.close()
+
+
+async def test_pipelined_requests_are_answered_one_after_the_other(gateway: Gateway) -> None:
+    one = head(f"Content-Length: {len(BODY)}") + BODY
+    last = head(f"Content-Length: {len(BODY)}", "Connection: close") + BODY
+    answer = await gateway.raw(one + one + last)
+    assert answer.count(b"HTTP/1.1 200") == 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../../etc/passwd", "..%2f..%2fetc", "%2e%2e%2f", "demo/../asleep", "demo%00", "\u0000demo",
+     "demo\u202e", "x" * 100_000, "DEMO", " demo", "demo?x=1", "http://169.254.169.254/"],
+)  # fmt: skip
+async def test_odd_model_name_is_an_unknown_model(
+    gateway: Gateway, engine: FakeEngine, name: str
+) -> None:
+    answer = await gateway.http.post("/v1/chat/completions", json=chat(model=name))
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "model_not_found"
+    assert not engine.seen
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/models/..%2f..%2fmetrics", "/v1/models/%252e%252e", "/v1/models/a%00b",
+     "/v1/../internal/v1/routes", "/v1/chat/../../metrics", "/%76%31/models%3f"],
+)  # fmt: skip
+async def test_odd_path_leads_nowhere(gateway: Gateway, path: str) -> None:
+    request = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TENANT_KEY}\r\n"
+    answer = await gateway.raw(request.encode() + b"Connection: close\r\n\r\n")
+    assert status_of(answer) == 404
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"a":' * 10_000 + b"1" + b"}" * 10_000,
+        b'{"model": "demo", "messages": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
+        b'{"model": "demo", "seed": 1' + b"0" * 5_000 + b"}",
+        b'{"model": "demo", "max_tokens": 99999999999999999999999999, "messages": []}',
+        b'{"model": "demo", "messages": [{"role": "user", "content": "\\ud800"}]}',
+        b'{"model": "demo\\u0000", "messages": []}',
+        b'{"model": "demo", "temperature": 1e999, "messages": []}',
+        b'{"model": "demo", "temperature": NaN, "messages": []}',
+    ],
+)
+async def test_odd_json_is_a_4xx(gateway: Gateway, engine: FakeEngine, content: bytes) -> None:
+    answer = await gateway.http.post("/v1/chat/completions", content=content)
+    assert 400 <= answer.status_code < 500
+    assert not engine.seen
+
+
+async def test_endless_body_is_refused_and_not_kept(gateway: Gateway) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(head("Transfer-Encoding: chunked"))
+    sent = 0
+    piece = b"100000\r\n" + b"x" * 2**20 + b"\r\n"
+    with contextlib.suppress(ConnectionError):
+        while sent < 2**30:
+            writer.write(piece)
+            await writer.drain()
+            sent += 2**20
+    with contextlib.suppress(ConnectionError):
+        answer = await reader.read(100)
+        assert not answer or status_of(answer) == 413
+    assert sent < 200 * 2**20
+    writer.close()
+
+
+async def floods(engine: FakeEngine, seen: Seen, writer: asyncio.StreamWriter) -> None:
+    """Streams 64 MiB as fast as they are taken."""
+    writer.write(fake_engine.SSE_HEAD)
+    part = fake_engine.chunked(fake_engine.event("x" * 60_000))
+    for _ in range(1100):
+        writer.write(part)
+        await writer.drain()
+    writer.write(b"0\r\n\r\n")
+
+
+async def test_tenant_who_does_not_read_holds_little_and_is_cut(
+    make_gateway: Callable[..., Gateway],
+    controller: FakeController,
+    engine: FakeEngine,
+    settings: GatewaySettings,
+) -> None:
+    engine.default = floods
+    controller.set_routes(model("demo", engine.route))
+    gateway = make_gateway(settings.model_copy(update={"slow_client_timeout_s": 0.2}))
+    await gateway.start()
+    with socket.create_connection(("127.0.0.1", gateway.port)) as lazy:
+        body = json.dumps(chat(stream=True)).encode()
+        lazy.sendall(head(f"Content-Length: {len(body)}") + body)
+        await until(lambda: bool(engine.seen) and not engine.running)
+    assert await gateway.metric("penstock_requests_in_flight") == 0
+    assert await gateway.metric("penstock_requests_total", status="499") == 1
+
+
+async def test_tenant_who_reads_slowly_gets_all_of_it(
+    make_gateway: Callable[..., Gateway],
+    controller: FakeController,
+    engine: FakeEngine,
+    settings: GatewaySettings,
+) -> None:
+    engine.default = floods
+    controller.set_routes(model("demo", engine.route))
+    gateway = make_gateway(settings.model_copy(update={"slow_client_timeout_s": 2.0}))
+    await gateway.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, limit=2**16)
+    body = json.dumps(chat(stream=True)).encode()
+    writer.write(head(f"Content-Length: {len(body)}", "Connection: close") + body)
+    size = 0
+    while part := await reader.read(2**16):
+        size += len(part)
+        if size < 2**21:
+            await asyncio.sleep(0.005)
+    assert size > 1100 * 60_000
+    writer.close()
