@@ -120,6 +120,12 @@ class Balancer:
         if not endpoint.in_flight:
             self._leaving.pop(endpoint.route.engine_id, None)
 
+    def room(self, now_s: float) -> tuple[int, int]:
+        """Free slots and all slots of the endpoints that take requests."""
+        fit = [one for one in self._routed.values() if one.takes_requests(now_s)]
+        slots = sum(one.capacity for one in fit)
+        return slots - sum(min(one.in_flight, one.capacity) for one in fit), slots
+
     def can_serve(self, now_s: float) -> bool:
         """Whether any endpoint takes requests, now or as soon as one ends."""
         return any(endpoint.takes_requests(now_s) for endpoint in self._routed.values())

@@ -11,6 +11,9 @@ PREFILL_TOKENS = 8192
 """Prompt tokens that an engine may hold without a first byte: what exceeds them waits in the line,
 where the order is fair. That is what one of vLLM's steps computes at most, by default on a GPU."""
 
+LEAST_PREFILL_SHARE = 0.25
+"""Of that limit a tenant has at least so much, however many others there are."""
+
 KV_LOOK_AHEAD = 1.125
 """Of the KV cache so much is promised: estimates run high, and the engine's own queue is short."""
 
@@ -37,6 +40,7 @@ class Endpoint:
     kv_tokens: int = 0  # that its requests will have in the KV cache at most, as estimated
     output_tokens: int = 0  # expected outputs of its requests
     prefill_tokens: int = 0  # prompts without a first byte
+    prefill_of: dict[str, int] = field(default_factory=dict)  # of these, by tenant
     trials: int = 0  # requests on trial without a first byte
     work: float = 0.0  # tokens sent to it, in the balancer's own ageing unit
 
@@ -77,10 +81,23 @@ class Endpoint:
             return False
         if ticket.on_trial and self.trials:
             return False
-        prefill = self.prefill_tokens
-        if prefill and prefill + ticket.prompt_tokens > self.prefill_limit + patience_tokens:
+        if not self._has_room_to_prefill(ticket, patience_tokens):
             return False
         return not self.loads or self.kv_tokens + ticket.tokens <= self.kv_limit
+
+    def _has_room_to_prefill(self, ticket: Ticket, patience_tokens: int) -> bool:
+        """One prompt always passes. A tenant among others has its part of the limit, or one prompt
+        if that is longer; with these the limit may be passed once over, so that nobody finds it
+        filled by another."""
+        if not self.prefill_tokens:
+            return True
+        limit = self.prefill_limit + patience_tokens
+        if ticket.share >= 1.0:
+            return self.prefill_tokens + ticket.prompt_tokens <= limit
+        own = self.prefill_of.get(ticket.tenant, 0)
+        if own and own + ticket.prompt_tokens > limit * max(LEAST_PREFILL_SHARE, ticket.share):
+            return False
+        return self.prefill_tokens + ticket.prompt_tokens <= 2 * limit
 
     def take(self, ticket: Ticket) -> None:
         """The request is sent to it."""
@@ -88,6 +105,8 @@ class Endpoint:
         self.kv_tokens += ticket.tokens
         self.output_tokens += ticket.output_tokens
         self.prefill_tokens += ticket.prompt_tokens
+        own = self.prefill_of.get(ticket.tenant, 0)
+        self.prefill_of[ticket.tenant] = own + ticket.prompt_tokens
         self.trials += ticket.on_trial
         self.breaker.sent()
 
@@ -98,6 +117,9 @@ class Endpoint:
             return
         load.is_prefilling = False
         self.prefill_tokens -= ticket.prompt_tokens
+        own = self.prefill_of.pop(ticket.tenant, 0) - ticket.prompt_tokens
+        if own > 0:
+            self.prefill_of[ticket.tenant] = own
         self.trials -= ticket.on_trial
 
     def release(self, ticket: Ticket) -> None:

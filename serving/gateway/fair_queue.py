@@ -11,7 +11,7 @@ at once (theorem 4.4; a property test here).
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Set
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -60,14 +60,26 @@ class VirtualCounters(Generic[KeyT]):
         if key in self._waiting:
             self._push(key)
 
-    def least(self) -> KeyT | None:
-        """The waiting key with the least service; among equals the one that waits longer."""
+    def least(self, without: Set[KeyT] = frozenset()) -> KeyT | None:
+        """The waiting key with the least service; among equals the one that waits longer.
+
+        Args:
+            without: Keys that are passed over: O(log keys) for each of them.
+        """
+        passed_over = []
+        found = None
         while self._heap:
             _, number, key = self._heap[0]
-            if self._waiting.get(key) == number:
-                return key
-            heapq.heappop(self._heap)
-        return None
+            if self._waiting.get(key) != number:
+                heapq.heappop(self._heap)
+            elif key in without:
+                passed_over.append(heapq.heappop(self._heap))
+            else:
+                found = key
+                break
+        for entry in passed_over:
+            heapq.heappush(self._heap, entry)
+        return found
 
     def _push(self, key: KeyT) -> None:
         self._entries += 1
@@ -131,9 +143,9 @@ class FairQueue(Generic[KeyT, ItemT]):
             self.counters.end(key)
         return True
 
-    def first(self) -> ItemT | None:
-        """Whose turn it is."""
-        key = self.counters.least()
+    def first(self, without: Set[KeyT] = frozenset()) -> ItemT | None:
+        """Whose turn it is; `without` names a few keys that are passed over."""
+        key = self.counters.least(without)
         return None if key is None else next(iter(self._flows[key].items))
 
     def newest_of(self, key: KeyT) -> list[ItemT]:

@@ -11,6 +11,7 @@ from models.errors import DeadlineError, ModelFailedError, ModelNotFoundError, P
 from serving.gateway.affinity import keys_of
 from serving.gateway.balancer import Balancer
 from serving.gateway.calls import Call
+from serving.gateway.desk import Desk
 from serving.gateway.endpoint import PREFILL_TOKENS, Endpoint
 from serving.gateway.estimates import Estimates
 from serving.gateway.objectives import misses, tpot_s
@@ -57,6 +58,7 @@ class Lane:
         self.route = route
         self.line: WaitingLine[Place] = WaitingLine(limits.max_queued, limits.max_queued_tokens)
         self.balancer = Balancer(limits.prefill_tokens)
+        self._desk = Desk(self.line, self.balancer)
         self.estimates = Estimates()
         self.retries = RetryBudget()
         self.tally = Tally()
@@ -168,14 +170,10 @@ class Lane:
     def pump(self) -> None:
         """Grants free slots in the order of the line."""
         now_s = time.monotonic()
-        for next_one in (self.line.first_on_trial, lambda: self.line.first(now_s)):
-            while (place := next_one()) is not None:
-                endpoint = self.balancer.choose(place, now_s)
-                if endpoint is None:
-                    break
-                self._send(place, endpoint, now_s)
-                if place.granted is not None and not place.granted.done():
-                    place.granted.set_result(endpoint)
+        for place, endpoint in self._desk.grants(now_s):
+            self._sent(place, endpoint, now_s)
+            if place.granted is not None and not place.granted.done():
+                place.granted.set_result(endpoint)
 
     @property
     def failed(self) -> bool:
@@ -188,11 +186,10 @@ class Lane:
             raise not_found(self.route.name)
         if self.failed:
             raise self._failure()
-        if self.line.is_clear or again:
-            endpoint = self.balancer.choose(place, now_s)
-            if endpoint is not None:
-                self._send(place, endpoint, now_s)
-                return endpoint
+        endpoint = (self._desk.come_again if again else self._desk.come)(place, now_s)
+        if endpoint is not None:
+            self._sent(place, endpoint, now_s)
+            return endpoint
         place.granted = asyncio.get_running_loop().create_future()
         if again:
             self.line.rejoin(place)
@@ -218,10 +215,8 @@ class Lane:
             self._give_up(place, granted)
             raise
 
-    def _send(self, place: Place, endpoint: Endpoint, now_s: float) -> None:
+    def _sent(self, place: Place, endpoint: Endpoint, now_s: float) -> None:
         place.sent_s = now_s
-        self.line.served(place, now_s)
-        self.balancer.take(endpoint, place, now_s)
         self._running[place.start_id] = (place, endpoint)
         if not place.streams:
             # Its first byte comes with the last: when its prompt is done has to be guessed.
@@ -250,10 +245,10 @@ class Lane:
 
     def _release(self, place: Place, endpoint: Endpoint) -> None:
         """The slot is free; what the request took is known, or as good as."""
-        self.balancer.release(endpoint, place)
         self._running.pop(place.start_id, None)
+        tokens = self._settle(place, endpoint)
+        self._desk.release(place, endpoint, tokens, time.monotonic())
         endpoint.breaker.gave_up()
-        self.line.charge(place, self._settle(place, endpoint) - place.tokens)
 
     def _settle(self, place: Place, endpoint: Endpoint) -> int:
         """Tokens that the tenant pays for in the order of the line."""

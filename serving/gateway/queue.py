@@ -11,6 +11,7 @@ newest request of the tenant that holds most is sent away in its place.
 """
 
 from collections import OrderedDict
+from collections.abc import Set
 from typing import Generic, TypeVar
 
 from models.errors import QueueFullError
@@ -90,13 +91,17 @@ class WaitingLine(Generic[TicketT]):
             line.pop(ticket, None)
         self._dequeue(ticket)
 
-    def first(self, now_s: float) -> TicketT | None:
-        """Whose turn it is, those on trial aside."""
+    def first(self, now_s: float, without: Set[str] = frozenset()) -> TicketT | None:
+        """Whose turn it is, those on trial aside; `without` names tenants that are passed over."""
         if self._back:
             return next(iter(self._back))
         self._age(now_s)
-        tier = self._tiers.least()
-        return None if tier is None else self._queues[tier].first()
+        empty: set[Tier] = set()
+        while (tier := self._tiers.least(empty)) is not None:
+            if (ticket := self._queues[tier].first(without)) is not None:
+                return ticket
+            empty.add(tier)
+        return None
 
     def first_on_trial(self) -> TicketT | None:
         """Whose turn it is among those on trial."""
