@@ -1,5 +1,6 @@
 """Calls the admin API; the only place of the command line that knows its paths."""
 
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -170,6 +171,17 @@ class AdminClient:
     ) -> ResourceT:
         """A resource, for modules that know further paths."""
         return self._read(path, resource, parameters)
+
+    def stream(self, path: str, parameters: dict[str, str]) -> Iterator[bytes]:
+        """A long answer, part by part."""
+        try:
+            with self._client.stream("GET", path, params=parameters) as response:
+                if not response.is_success:
+                    response.read()
+                    raise to_error(response)
+                yield from response.iter_bytes()
+        except httpx.HTTPError as exc:
+            raise unreachable(self._url, exc) from exc
 
     def write(
         self, method: str, path: str, body: BaseModel, resource: type[ResourceT]

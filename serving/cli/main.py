@@ -48,6 +48,7 @@ from serving.cli import (
     status,
     trace,
     up,
+    usage,
     version,
 )
 
@@ -99,6 +100,7 @@ app.add_typer(project.app, name="project")
 app.add_typer(key.app, name="key")
 app.add_typer(limits.app, name="limits")
 app.add_typer(prices.app, name="prices")
+app.add_typer(usage.app, name="usage")
 app.command("cost")(cost.cost)
 app.command("audit")(audit.audit)
 app.command("doctor")(doctor.doctor)

@@ -43,6 +43,8 @@ class FakePlatform:
     decisions: list[DecisionView] = field(default_factory=list)
     states: list[ModelState] = field(default_factory=list)
     """States that a model shows from one read to the next; the last one stays."""
+    resources: dict[str, BaseModel | str] = field(default_factory=dict)
+    """Further answers to a GET, by the path below /admin/v1."""
     failure: PenstockError | None = None
     chunks: list[str] = field(default_factory=list)
     asked: list[tuple[str, str, dict[str, list[str]], str]] = field(default_factory=list)
@@ -144,6 +146,8 @@ class FakePlatform:
                     at=THEN, kind="engine_failed", model="gone", engine_id="e-old", message="out"
                 )
                 return Items[EventView](items=[event])
+        if method == "GET" and (found := self.resources.get(path.removeprefix("/admin/v1"))):
+            return found
         raise NotFoundError(f"there is no {path}")
 
     def _model(self, name: str) -> ModelView:
