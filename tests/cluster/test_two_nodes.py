@@ -1,9 +1,7 @@
 """The chart's processes, started by hand as they are rendered, serve a chat over two nodes."""
 
 import re
-import shutil
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +17,6 @@ from tests.cluster import pods
 from tests.cluster.pods import Network, Pod, ray_environment
 from tests.helm.chart import Resource, render, resources
 from tests.metering import postgres
-from tests.metering.postgres import Postgres
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
 
@@ -173,22 +170,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if why := pods.obstacle() or postgres.obstacle():
         pytest.skip(why)
     folder = tmp_path_factory.mktemp("cluster")
-    # Not below pytest's folder, which PostgreSQL's user may not enter.
-    data = Path(tempfile.mkdtemp(prefix="penstock-cluster-"))
-    data.chmod(0o755)
-    database = Postgres(data / "postgres")
-    database.create()
-    made = Cluster(folder, database.port)
-    try:
-        database.start()
-        with forwarded(made.network.gateway, database.port):
-            made.start()
-            yield made
+    with postgres.running() as database:
+        made = Cluster(folder, database.port)
+        try:
+            with forwarded(made.network.gateway, database.port):
+                made.start()
+                yield made
+                made.stop()
+        finally:
             made.stop()
-    finally:
-        made.stop()
-        database.stop()
-        shutil.rmtree(data)
 
 
 def chat(cluster: Cluster) -> str:
