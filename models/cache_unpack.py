@@ -82,7 +82,7 @@ def _wanted(
     if len(sizes) > MOST_FILES:
         raise ArchiveError(f"the archive holds more than {MOST_FILES} files", param="source")
     packed = archive.stat().st_size
-    if sum(sizes.values()) > max(packed * MOST_GROWTH, 1 << 30):
+    if sum(sizes.values()) > max(packed * MOST_GROWTH, 64 << 20):
         raise ArchiveError(
             f"the archive would grow from {packed} to {sum(sizes.values())} bytes", param="source"
         )

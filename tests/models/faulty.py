@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
 
 
 @dataclass
@@ -58,7 +59,7 @@ class FaultyHandler(BaseHTTPRequestHandler):
 
     def plain(self, status: int, body: bytes, headers: dict[str, str], *, with_body: bool) -> None:
         """Answers with these very bytes, as far as the faults let it."""
-        path, faults = self.path.split("?")[0], self.server.faults
+        path, faults = unquote(self.path.split("?")[0]), self.server.faults
         faults.asked.append((self.command, path, self.headers.get("Range", "")))
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
