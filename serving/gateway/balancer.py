@@ -50,6 +50,7 @@ class Balancer:
     def __init__(self, prefill_limit: int = PREFILL_TOKENS) -> None:
         self._prefill_limit = prefill_limit
         self._routed: dict[str, Endpoint] = {}
+        self._old: dict[str, Endpoint] | None = None  # beside a canary: the old revision's
         self._leaving: dict[str, Endpoint] = {}  # out of the routes, not yet out of work
         self._ring = Ring()
         self._popularity = Popularity()
@@ -61,8 +62,14 @@ class Balancer:
         """The endpoints of the routing table."""
         return iter(list(self._routed.values()))
 
-    def update(self, routes: Iterable[EndpointRoute], now_s: float) -> None:
-        """Follows the routing table; requests on engines that left it run on."""
+    def update(
+        self, routes: Iterable[EndpointRoute], now_s: float, news: Collection[int] = ()
+    ) -> None:
+        """Follows the routing table; requests on engines that left it run on.
+
+        Args:
+            news: Revisions that a canary tries.
+        """
         before = self._routed | self._leaving
         warm_s = now_s if self._routed else now_s - WARM_UP_S  # alone, an engine takes all at once
         mean = self._work() / len(self._routed) if self._routed else 0.0
@@ -78,6 +85,8 @@ class Balancer:
             self._routed[route.engine_id] = endpoint
         self._leaving = {name: left for name, left in before.items() if left.in_flight}
         self._ring = Ring(self._routed)
+        old = {name: one for name, one in self._routed.items() if one.route.revision not in news}
+        self._old = old if 0 < len(old) < len(self._routed) else None
 
     def grant(self, leases: Mapping[str, int]) -> None:
         """Takes leases over; an engine that is missing keeps its last one."""
@@ -88,14 +97,28 @@ class Balancer:
     def choose(self, ticket: Ticket, now_s: float) -> Endpoint | None:
         """The endpoint for the next request; None if none has room for it.
 
-        Those that failed on the request before are taken only if no other has room.
+        Those that failed on the request before are taken only if no other has room. Beside a
+        canary nobody goes to the new revision but who tries it; where that one has no room, or
+        failed already, these go to the old one.
         """
+        if self._old is None:
+            return self._choose(ticket, now_s, self._routed)
+        if ticket.tries_new and not ticket.avoid:
+            new = {name: one for name, one in self._routed.items() if name not in self._old}
+            if (found := self._choose(ticket, now_s, new)) is not None:
+                return found
+        return self._choose(ticket, now_s, self._old)
+
+    def _choose(
+        self, ticket: Ticket, now_s: float, among: Mapping[str, Endpoint]
+    ) -> Endpoint | None:
         if len(self._routed) > 1 and ticket.keys:
             if ticket.key is None:
                 ticket.key = self._popularity.key_for(ticket.keys, len(self._routed))
-            if (home := self._home(ticket, ticket.key, now_s)) is not None:
+            home = self._home(ticket, ticket.key, now_s)
+            if home is not None and home.route.engine_id in among:
                 return home
-        free = [one for one in self._routed.values() if one.has_room(ticket, now_s)]
+        free = [one for one in among.values() if one.has_room(ticket, now_s)]
         if ticket.avoid:
             free = [e for e in free if e.route.engine_id not in ticket.avoid] or free
         if len(free) < 2:

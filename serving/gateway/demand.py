@@ -23,7 +23,7 @@ def make_report(
         demand = _of_lane(lane, now_s)
         if demand.start_id is not None and demand.start_id not in lane.named:
             lane.named.append(demand.start_id)
-        counted = demand.arrivals or demand.finished or demand.first_tokens
+        counted = demand.arrivals or demand.finished or demand.first_tokens or demand.revisions
         busy = bool(demand.queued or demand.in_flight or counted)
         if busy or lane.reported:
             models.append(demand)
@@ -50,6 +50,7 @@ def take_back(report: DemandReport, lanes: Iterable[Lane]) -> None:
         lane.quarantined += [one for one in report.quarantined if one.model == name]
         if (demand := lost.get(name)) is not None:
             lane.tally.add(_tally_of(demand))
+            lane.trials.take_back(demand.revisions)
             lane.first_tokens = [*demand.first_tokens, *lane.first_tokens]
             lane.reported = True
 
@@ -74,6 +75,7 @@ def _of_lane(lane: Lane, now_s: float) -> ModelDemand:
         in_flight=lane.balancer.in_flight(),
         start_id=oldest.start_id if oldest is not None else None,
         first_tokens=tuple(lane.first_tokens),
+        revisions=lane.trials.take(),
     )
 
 

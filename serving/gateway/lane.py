@@ -20,6 +20,7 @@ from serving.gateway.queue import WaitingLine
 from serving.gateway.retries import RetryBudget
 from serving.gateway.tally import Tally
 from serving.gateway.tickets import Ticket, tier_of
+from serving.gateway.trials import Trials, tries_new
 from serving.gateway.visits import Visit
 from serving.protocol import FirstToken, ModelRoute, ModelState, QuarantinedRequest
 
@@ -70,7 +71,8 @@ class Lane:
         self._prefill = PrefillSpeed()
         self._running: dict[str, tuple[Place, Endpoint]] = {}
         self.alarm = alarm
-        self.balancer.update(route.endpoints, time.monotonic())
+        self.trials = Trials()
+        self._follow(route)
 
     def place(self, visit: Visit, call: Call, deadline_s: float) -> Place:
         """A ticket for a request that has just come, with what it is going to take as estimated.
@@ -93,6 +95,7 @@ class Lane:
             streams=call.stream,
             prompt_bytes=call.prompt_bytes,
             answers=call.n,
+            tries_new=tries_new(self.route.canary, tenant, call.session),
         )
         self.tally.arrived(place.prompt_tokens, place.output_tokens)
         self.retries.request()
@@ -125,10 +128,14 @@ class Lane:
         """Follows the routing table."""
         self.route = route
         self.retired = False
-        self.balancer.update(route.endpoints, time.monotonic())
+        self._follow(route)
         if self.failed:
             self._send_away(self.line.clear(), self._failure)
         self.pump()
+
+    def _follow(self, route: ModelRoute) -> None:
+        news = () if route.canary is None else route.canary.revisions
+        self.balancer.update(route.endpoints, time.monotonic(), news)
 
     def retire(self) -> None:
         """The model is deleted: nobody new comes in, those who wait are sent away."""
@@ -156,6 +163,20 @@ class Lane:
             token = FirstToken(start_id=start_id, engine_id=engine_id, at=at, after_s=after_s)
             self.first_tokens.append(token)
             self.alarm()
+
+    def note_failure(self, endpoint: Endpoint) -> None:
+        """An attempt failed, by no fault of its tenant's; a canary's gate wants to know."""
+        if self.route.canary is not None:
+            self.trials.failed(endpoint.route.revision)
+
+    def _note_answer(
+        self, place: Place, endpoint: Endpoint, first_byte_s: float, now_s: float, output: int
+    ) -> None:
+        if self.route.canary is None:
+            return
+        ttft_s = first_byte_s - place.sent_s if place.streams else None
+        pace_s = tpot_s(first_byte_s, now_s, output) if place.streams else None
+        self.trials.answered(endpoint.route.revision, ttft_s, pace_s)
 
     def prefill_excuse_s(self, endpoint: Endpoint) -> float:
         """How long the endpoint may be silent over prompts that no byte has answered yet."""
@@ -257,6 +278,7 @@ class Lane:
             return place.tokens
         if visit.cut and endpoint.route.engine_id in visit.broken:
             self.eject(endpoint)
+            self.note_failure(endpoint)
         prompt, output = place.prompt_tokens, visit.delivered
         if not visit.complete or visit.cut:
             return prompt + output if place.left or visit.streaming else 0
@@ -270,6 +292,7 @@ class Lane:
             first_byte_s=visit.first_byte_s, ended_s=now_s, output_tokens=output,
         )  # fmt: skip
         self.tally.answered(prompt, output, missed=missed)
+        self._note_answer(place, endpoint, visit.first_byte_s, now_s, output)
         if place.streams:
             tpot = tpot_s(visit.first_byte_s, now_s, output)
             endpoint.pace.note(visit.first_byte_s - place.sent_s, tpot)

@@ -194,6 +194,8 @@ class Proxy:
                 if verdict is Verdict.ANSWERED:
                     return
                 place.avoid.add(visit.engine_id)
+                if verdict is not Verdict.BUSY:
+                    lane.note_failure(endpoint)
                 # While the slot is still held: the next in line must not get this engine.
                 if verdict in (Verdict.GONE, Verdict.BROKE):
                     lane.eject(endpoint)

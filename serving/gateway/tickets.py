@@ -39,6 +39,7 @@ class Ticket:
     output_tokens: int = 0  # estimated
     keys: tuple[int, ...] = ()  # for prefix affinity, the most general first
     key: int | None = None  # the one of them that it goes by, once that is known
+    tries_new: bool = False  # it goes to a canary's new revision
     died: list[str] = field(default_factory=list)  # engine_ids that died while they had it
 
     @property
