@@ -73,6 +73,10 @@ bench-cold-start: setup ## sleeping models to their first token (BENCH_FLAGS="--
 bench-autoscale: setup ## bursts from zero to two engines and back, and 10 min of steady load, live
 	$(BIN)/python scripts/bench_autoscale.py $(BENCH_FLAGS)
 
+.PHONY: bench-metering
+bench-metering: setup ## what metering costs a gateway and the database
+	$(BIN)/python scripts/bench_metering.py $(BENCH_FLAGS)
+
 .PHONY: bench-truth
 bench-truth: setup ## how exact the load tests measure, beside vLLM's own client
 	$(BIN)/python -m loadtests.truth $(BENCH_FLAGS)
