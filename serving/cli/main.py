@@ -31,6 +31,7 @@ from serving.cli import (
     doctor,
     edit,
     explain,
+    gateway,
     get,
     key,
     limits,
@@ -75,6 +76,7 @@ def _help_where_nothing_is_asked(context: typer.Context) -> None:
 app.command("up")(up.up)
 app.command("down")(up.down)
 app.command("status")(status.status)
+app.command("gateway")(gateway.gateway)
 app.command("deploy")(deploy.deploy)
 app.command("plan")(plan.plan)
 app.command("catalog")(catalog.catalog)

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -18,6 +18,7 @@ from serving.gateway.dispatch import GatewayApp
 from serving.gateway.door import Door
 from serving.gateway.engines import EngineClient
 from serving.gateway.errors import answer_of_http
+from serving.gateway.handover import PATIENCE_S, handover_of
 from serving.gateway.keepsake import Keepsake
 from serving.gateway.lane import LaneLimits
 from serving.gateway.lanes import Lanes
@@ -36,8 +37,13 @@ from serving.settings import GatewaySettings
 log = logs.get_logger(__name__)
 
 
-def create_app(settings: GatewaySettings) -> FastAPI:
-    """The gateway as an ASGI app, which runs its background tasks for as long as its lifespan."""
+def create_app(settings: GatewaySettings, patience_s: float = 0.0) -> FastAPI:
+    """The gateway as an ASGI app, which runs its background tasks for as long as its lifespan.
+
+    Args:
+        settings: Where it runs.
+        patience_s: How long its start waits for a first table of models and keys.
+    """
     limits = Limits(
         max_body_bytes=int(settings.max_body_mib * 2**20),
         deadline_s=settings.deadline_s,
@@ -66,6 +72,10 @@ def create_app(settings: GatewaySettings) -> FastAPI:
                 await stack.enter_async_context(part)
             in_step = asyncio.create_task(sync.run())
             try:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(patience_s):
+                        while not (lanes.loaded and keyring.loaded):  # noqa: ASYNC110
+                            await asyncio.sleep(0.01)
                 yield
             finally:
                 in_step.cancel()
@@ -112,7 +122,9 @@ def main() -> int:
     logs.configure("gateway")
     try:
         settings = GatewaySettings.load()
-        run(create_app(settings), settings)
+        handover = handover_of(sys.argv[1:])
+        app = create_app(settings, patience_s=PATIENCE_S if handover else 0.0)
+        run(app, settings, handover)
     except PenstockError as error:
         log.error("not_started", reason=str(error), hint=error.hint)
         return error.exit_code

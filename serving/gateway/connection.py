@@ -101,11 +101,28 @@ class TenantConnection(HttpToolsProtocol):
         self._header_count = 0
         self._header_bytes = 0
         self._refused = False
+        self._is_last = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Somebody connects, and shall say what they want soon."""
         super().connection_made(transport)
         self._await(self.head_timeout_s)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is on this connection, as far as we have heard."""
+        busy = (
+            self._in_head
+            or self._in_body
+            or any(not tenant._cycle.response_complete for tenant in self._tenants)
+        )
+        return not busy and not self.transport.is_closing()
+
+    def make_last(self) -> None:
+        """The answer that is under way, or else the next, is this connection's last."""
+        self._is_last = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Somebody leaves; whoever works for them is told."""
@@ -160,6 +177,8 @@ class TenantConnection(HttpToolsProtocol):
         self._in_body = True
         self._await(self.body_pause_s)
         super().on_headers_complete()
+        if self._is_last:
+            self.cycle.keep_alive = False
         tenant = Tenant(self, self.cycle)
         self._tenants = [one for one in self._tenants if not one._cycle.response_complete]
         self._tenants.append(tenant)

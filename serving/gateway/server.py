@@ -1,18 +1,25 @@
 """The gateway's process: its listening socket, its signals, and how it says where it listens."""
 
+import asyncio
 import gc
+import os
 import signal
 import socket
+import time
 
 import uvicorn
 from fastapi import FastAPI
 
 from models.errors import ConflictError
 from serving.gateway.connection import TenantConnection
+from serving.gateway.handover import READY, Handover
 from serving.logs import get_logger
 from serving.settings import GatewaySettings
 
 BACKLOG = 2048
+
+LINGER_S = 1.0
+"""How long idle connections stay when a gateway stops."""
 
 GC_AFTER = 20_000
 """New objects after which the collector looks for cycles: a request leaves hardly any."""
@@ -30,7 +37,16 @@ class PortTakenError(ConflictError):
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which says in the log where it listens, once it can answer."""
+    """uvicorn's server, which says in the log where it listens, once it can answer.
+
+    Args:
+        config: uvicorn's.
+        handover: What it got from its supervisor, if it has one.
+    """
+
+    def __init__(self, config: uvicorn.Config, handover: Handover | None = None) -> None:
+        super().__init__(config)
+        self._handover = handover
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts serving, and logs `listening` with `host`, `port` and `url`."""
@@ -39,6 +55,34 @@ class Server(uvicorn.Server):
             host, port = bound.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
             log.info("listening", host=host, port=port, url=f"http://{shown}:{port}")
+        if self._handover is not None and self.started:
+            loop = asyncio.get_running_loop()
+            loop.add_reader(self._handover.life, self._lose_supervisor, self._handover.life)
+            os.write(self._handover.ready, READY)
+            os.close(self._handover.ready)
+
+    def _lose_supervisor(self, life: int) -> None:
+        asyncio.get_running_loop().remove_reader(life)
+        log.warning("supervisor_gone")
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accepts nothing more, lets idle clients notice, and ends what runs.
+
+        A request on a connection that is kept open may be on its way just now. So idle ones get
+        LINGER_S, in which a request is still answered, and told to be the connection's last.
+        """
+        for server in self.servers:
+            server.close()
+        connections = [c for c in self.server_state.connections if isinstance(c, TenantConnection)]
+        for connection in connections:
+            connection.make_last()
+        deadline_s = time.monotonic() + LINGER_S
+        while any(c.idle for c in self.server_state.connections if isinstance(c, TenantConnection)):
+            await asyncio.sleep(0.05)
+            if time.monotonic() > deadline_s:
+                break
+        await super().shutdown(sockets=sockets)
 
 
 def listen(settings: GatewaySettings) -> socket.socket:
@@ -58,7 +102,9 @@ def listen(settings: GatewaySettings) -> socket.socket:
         ) from exc
 
 
-def make_server(app: FastAPI, settings: GatewaySettings) -> Server:
+def make_server(
+    app: FastAPI, settings: GatewaySettings, handover: Handover | None = None
+) -> Server:
     """The server for an app, still to be run on a socket."""
     return Server(
         uvicorn.Config(
@@ -73,17 +119,18 @@ def make_server(app: FastAPI, settings: GatewaySettings) -> Server:
             proxy_headers=False,
             timeout_keep_alive=IDLE_CONNECTION_S,
             timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
-        )
+        ),
+        handover,
     )
 
 
-def run(app: FastAPI, settings: GatewaySettings) -> None:
+def run(app: FastAPI, settings: GatewaySettings, handover: Handover | None = None) -> None:
     """Serves until SIGTERM or SIGINT, then lets streams end within the drain time.
 
     Raises:
         PortTakenError: If nobody can listen there.
     """
-    listening = listen(settings)
+    listening = listen(settings) if handover is None else socket.socket(fileno=handover.listening)
     # uvicorn raises the signal again after its shutdown, so that a parent sees a death by signal;
     # a drained gateway is a success, and exits with 0.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -92,4 +139,4 @@ def run(app: FastAPI, settings: GatewaySettings) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_AFTER, 20, 50)
-    make_server(app, settings).run(sockets=[listening])
+    make_server(app, settings, handover).run(sockets=[listening])

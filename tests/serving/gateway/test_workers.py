@@ -1,0 +1,160 @@
+"""`penstock gateway`: workers behind one socket, replaced under load, and their supervisor."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from pydantic import SecretStr
+
+from models.errors import NotFoundError
+from serving.gateway.handover import Handover, handover_of
+from serving.gateway.workers import PID_FILE, reload
+from serving.settings import GatewaySettings
+from tests.serving.gateway import fake_engine
+from tests.serving.gateway.conftest import chat
+from tests.serving.gateway.fake_controller import FakeController, model
+from tests.serving.gateway.fake_engine import FakeEngine
+from tests.serving.gateway.test_app import HEADERS, line_with, settings_of
+
+PENSTOCK = Path(sys.executable).with_name("penstock")
+PATH = "/v1/chat/completions"
+
+
+class Fleet:
+    """A `penstock gateway` that runs."""
+
+    def __init__(self, process: asyncio.subprocess.Process, said: Mapping[str, object]) -> None:
+        self.process = process
+        self.url = str(said["url"])
+        self.pids = said["pids"]
+
+    async def workers(self) -> set[int]:
+        return {child.pid for child in psutil.Process(self.process.pid).children()}
+
+    async def said(self, event: str) -> Mapping[str, object]:
+        return await line_with(self.process, event)
+
+    async def gone(self, pids: set[int]) -> None:
+        async with asyncio.timeout(20):
+            while any(psutil.pid_exists(pid) for pid in pids):  # noqa: ASYNC110, no event tells
+                await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def fleet(count: int, settings: dict[str, str]) -> AsyncIterator[Fleet]:
+    inherited = {name: v for name, v in os.environ.items() if not name.startswith("PENSTOCK_")}
+    env = inherited | {f"PENSTOCK_{name.upper()}": value for name, value in settings.items()}
+    process = await asyncio.create_subprocess_exec(
+        PENSTOCK, "gateway", "--workers", str(count), env=env, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        yield Fleet(process, await line_with(process, "serving"))
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+        await process.communicate()
+
+
+@pytest.fixture
+def served(controller: FakeController, engine: FakeEngine, tmp_path: Path) -> dict[str, str]:
+    engine.slots = 64
+    controller.set_routes(model("demo", engine.route))
+    return settings_of(controller, tmp_path)
+
+
+async def test_reload_under_load_refuses_no_connection_and_cuts_no_stream(
+    served: dict[str, str], engine: FakeEngine
+) -> None:
+    engine.script.append(fake_engine.stalls_mid_stream)
+    async with fleet(2, served) as running:
+        before = await running.workers()
+        assert len(before) == 2
+        done = asyncio.Event()
+        async with httpx.AsyncClient(base_url=running.url, headers=HEADERS, timeout=20) as client:
+            async with client.stream("POST", PATH, json=chat(stream=True)) as long_one:
+                parts = long_one.aiter_bytes()
+                got = await anext(parts)
+                load = [asyncio.create_task(_ask(running.url, done, fresh)) for fresh in (0, 1, 1)]
+                running.process.send_signal(signal.SIGHUP)
+                await running.said("reloaded")
+                await asyncio.sleep(0.3)
+                after = await running.workers() - before
+                assert len(after) == 2
+                engine.go_on.set()
+                got += b"".join([part async for part in parts])
+            await running.gone(before)
+            done.set()
+            assert min(await asyncio.gather(*load)) > 3
+        assert got == b"".join(fake_engine.STREAM)
+        assert await running.workers() == after
+        running.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(15):
+            assert await running.process.wait() == 0
+        await running.gone(after)
+
+
+async def _ask(url: str, done: asyncio.Event, fresh: int) -> int:
+    """Asks until it is told to stop, on new connections if `fresh`; every answer must be good."""
+    answered = 0
+    headers = HEADERS | ({"Connection": "close"} if fresh else {})
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=20) as client:
+        while not done.is_set():
+            answer = await client.post(PATH, json=chat(stream=True))
+            assert answer.content == b"".join(fake_engine.STREAM)
+            answered += 1
+    return answered
+
+
+async def test_worker_that_dies_is_replaced(served: dict[str, str]) -> None:
+    async with fleet(1, served) as running:
+        (dead,) = await running.workers()
+        os.kill(dead, signal.SIGKILL)
+        await running.said("worker_died")
+        async with asyncio.timeout(20):
+            while await running.workers() <= {dead}:  # noqa: ASYNC110, no event tells
+                await asyncio.sleep(0.05)
+        async with httpx.AsyncClient(base_url=running.url, headers=HEADERS, timeout=20) as client:
+            assert (await client.post(PATH, json=chat())).status_code == 200
+
+
+async def test_workers_do_not_outlive_their_supervisor(served: dict[str, str]) -> None:
+    async with fleet(1, served) as running:
+        workers = await running.workers()
+        running.process.kill()
+        await running.gone(workers)
+
+
+async def test_supervisor_whose_workers_cannot_start_says_so(tmp_path: Path) -> None:
+    settings = {"gateway_port": "0", "gateway_state_dir": str(tmp_path)}  # no internal token
+    inherited = {name: v for name, v in os.environ.items() if not name.startswith("PENSTOCK_")}
+    env = inherited | {f"PENSTOCK_{name.upper()}": value for name, value in settings.items()}
+    process = await asyncio.create_subprocess_exec(
+        PENSTOCK, "gateway", env=env, stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await process.communicate()
+    assert process.returncode == 2
+    assert b"PENSTOCK_INTERNAL_TOKEN" in said
+
+
+@pytest.mark.parametrize("content", [None, "", "x", "1", str(2**22)])
+def test_reload_without_a_gateway_says_so(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / PID_FILE).write_text(content)
+    settings = GatewaySettings(internal_token=SecretStr("t"), gateway_state_dir=tmp_path)
+    with pytest.raises(NotFoundError):
+        reload(settings)
+
+
+def test_handover_survives_the_command_line() -> None:
+    handover = Handover(3, 4, 5)
+    assert handover_of(handover.arguments()) == handover
+    assert handover_of([]) is None
+    with pytest.raises(ValueError, match="--worker"):
+        handover_of(["--what"])
