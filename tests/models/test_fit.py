@@ -25,7 +25,7 @@ def test_every_variant_of_the_catalog_may_be_deployed(entry) -> None:  # type: i
     for variant in entry.variants:
         # A variant's own repository says how its weights are quantized; the entry's is not that.
         method = "awq" if variant.weights is Precision.INT4 else variant.weights.value
-        quantized = variant.weights is not weights_of(entry.config)
+        quantized = variant.weights not in (Precision.BF16, weights_of(entry.config))
         config = entry.config | (
             {"quantization_config": {"quant_method": method}} if quantized else {}
         )

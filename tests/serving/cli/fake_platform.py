@@ -9,7 +9,13 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BaseModel
 
-from models.errors import ModelNotFoundError, NotFoundError, PenstockError, UnauthenticatedError
+from models.errors import (
+    ConflictError,
+    ModelNotFoundError,
+    NotFoundError,
+    PenstockError,
+    UnauthenticatedError,
+)
 from models.manifest import Manifest, parse_manifest
 from serving.protocol import EnginePhase, ModelState
 from serving.scaling import ScalingChange
@@ -18,6 +24,7 @@ from serving.views import (
     DecisionView,
     EngineView,
     EventView,
+    FetchView,
     HostView,
     Items,
     ModelView,
@@ -45,6 +52,9 @@ class FakePlatform:
     """States that a model shows from one read to the next; the last one stays."""
     resources: dict[str, BaseModel | str] = field(default_factory=dict)
     """Further answers to a GET, by the path below /admin/v1."""
+    fetches: list[list[FetchView]] = field(default_factory=list)
+    """Fetches that a model shows from one read to the next; the last ones stay."""
+    warnings: list[str] = field(default_factory=list)
     failure: PenstockError | None = None
     chunks: list[str] = field(default_factory=list)
     asked: list[tuple[str, str, dict[str, list[str]], str]] = field(default_factory=list)
@@ -102,13 +112,35 @@ class FakePlatform:
                 return Items[ModelView](items=list(self.models.values()))
             case "POST", ["models"]:
                 manifest = Manifest.model_validate_json(body)
+                query = self.asked[-1][2]
+                known = self.models.get(manifest.name)
+                current = known.revision if known is not None else 0
+                if query.get("if_revision", [str(current)]) != [str(current)]:
+                    raise ConflictError("somebody else deployed meanwhile", param="if_revision")
+                changed = known is None or known.manifest != manifest
+                told = Applied(
+                    model=manifest.name,
+                    revision=current + changed,
+                    changed=changed,
+                    warnings=self.warnings,
+                    manifest=manifest,
+                )
+                if query.get("dry_run") == ["true"]:
+                    return told
                 first = self.states.pop(0) if self.states else ModelState.READY
                 self.deploy(manifest.name, first, minimum=manifest.scaling.min)
-                return Applied(model=manifest.name, revision=1, changed=True)
+                kept = {"manifest": manifest, "revision": told.revision}
+                self.models[manifest.name] = self.models[manifest.name].model_copy(update=kept)
+                return told
             case "GET", ["models", name]:
                 seen = self._model(name)
                 if self.states:
                     self.deploy(name, self.states.pop(0), "because", seen.manifest.scaling.min)
+                    kept = {"manifest": seen.manifest, "revision": seen.revision}
+                    self.models[name] = self.models[name].model_copy(update=kept)
+                if self.fetches:
+                    fetches = self.fetches.pop(0) if len(self.fetches) > 1 else self.fetches[0]
+                    return seen.model_copy(update={"fetches": fetches})
                 return seen
             case "DELETE", ["models", name]:
                 self._model(name)

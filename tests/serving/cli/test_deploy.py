@@ -8,6 +8,7 @@ import pytest
 from models.errors import BadRequestError, ManifestError
 from serving.cli.wanted import name_of
 from serving.protocol import ModelState
+from serving.views import FetchView
 from tests.serving.cli.conftest import Run
 from tests.serving.cli.fake_platform import FakePlatform
 
@@ -136,3 +137,76 @@ def test_delete_removes_a_model(run: Run, platform: FakePlatform) -> None:
     again = run("delete", "guide")
     assert again.code == 4
     assert "hint: " in again.err
+
+
+def test_folder_of_manifests_is_deployed_in_order(
+    run: Run, platform: FakePlatform, tmp_path: Path
+) -> None:
+    folder = tmp_path / "models.d"
+    folder.mkdir()
+    (folder / "1.yaml").write_text(MINIMAL)
+    (folder / "2.yaml").write_text(MINIMAL.replace("mine", "yours"))
+    assert run("deploy", "-f", str(folder)).code == 0
+    assert list(platform.models) == ["mine", "yours"]
+
+
+def test_dry_run_prints_a_diff_and_changes_nothing(
+    run: Run, platform: FakePlatform, tmp_path: Path
+) -> None:
+    path = write_manifest(tmp_path, MINIMAL)
+    fresh = run("deploy", "-f", path, "--dry-run")
+    assert (fresh.code, "+name: mine" in fresh.out) == (0, True)
+    assert not platform.models
+    run("deploy", "-f", path)
+    same = run("deploy", "-f", path, "--dry-run")
+    assert (same.out, "nothing would change" in same.err) == ("", True)
+    write_manifest(tmp_path, MINIMAL + "scaling: {max: 2}\n")
+    changed = run("deploy", "-f", path, "--dry-run")
+    assert "--- mine revision 1" in changed.out
+    assert "+  max: 2" in changed.out
+    assert platform.models["mine"].manifest.scaling.max == 1
+
+
+def test_second_deploy_of_the_same_changes_nothing(
+    run: Run, platform: FakePlatform, tmp_path: Path
+) -> None:
+    path = write_manifest(tmp_path, MINIMAL)
+    run("deploy", "-f", path)
+    again = run("deploy", "-f", path)
+    assert (again.code, "is deployed like that already, revision 1" in again.err) == (0, True)
+
+
+def test_warnings_of_the_platform_are_shown(run: Run, platform: FakePlatform) -> None:
+    platform.warnings = ["it may be slow"]
+    assert "warning: it may be slow" in run("deploy", "builtin://guide").err
+
+
+def fetch(done: int, *, error: str | None = None) -> list[FetchView]:
+    return [
+        FetchView(
+            node="n1", done_bytes=done, total_bytes=100 << 20, done=done == 100 << 20, error=error
+        )
+    ]
+
+
+def test_wait_follows_the_weights_of_a_sleeper(run: Run, platform: FakePlatform) -> None:
+    platform.states = [ModelState.ASLEEP]
+    platform.fetches = [fetch(10 << 20), fetch(60 << 20), fetch(100 << 20)]
+    outcome = run("deploy", "hf://acme/tiny")
+    assert outcome.code == 0
+    for share in ("10%", "60%", "100%"):
+        assert f"MiB, {share}" in outcome.err
+
+
+def test_wait_ends_where_weights_cannot_be_fetched(run: Run, platform: FakePlatform) -> None:
+    platform.states = [ModelState.ASLEEP]
+    platform.fetches = [fetch(0, error="hf://acme/tiny is gated")]
+    outcome = run("deploy", "hf://acme/tiny")
+    assert outcome.code == 6
+    assert "could not be fetched on n1: hf://acme/tiny is gated" in outcome.err
+
+
+def test_entry_of_the_catalog_as_a_file_is_told(run: Run, tmp_path: Path) -> None:
+    path = write_manifest(tmp_path, "kind: CatalogEntry\nname: qwen3-8b\n")
+    outcome = run("deploy", "-f", path)
+    assert (outcome.code, "penstock deploy qwen3-8b" in outcome.err) == (2, True)
