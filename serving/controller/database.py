@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -47,13 +48,6 @@ class DatabaseError(UnavailableError):
 
     code = "database_unavailable"
 
-
-try:
-    import asyncpg
-except ImportError:  # the extra `postgres` is not installed
-    SERVER_ERRORS: tuple[type[Exception], ...] = ()
-else:
-    SERVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError)
 
 log = get_logger(__name__)
 
@@ -110,7 +104,7 @@ def translated(url: str) -> Iterator[None]:
             hint="as sqlite+aiosqlite:////var/lib/penstock/penstock.db or "
             "postgresql+asyncpg://user@server/penstock (with the extra `postgres`)",
         ) from exc
-    except (SQLAlchemyError, OSError, sqlite3.Error, *SERVER_ERRORS) as exc:
+    except _failures() as exc:
         cause = getattr(exc, "orig", None) or exc
         raise DatabaseError(
             f"the database {_shown(url)} does not answer: {_first_line(cause)}",
@@ -118,11 +112,22 @@ def translated(url: str) -> Iterator[None]:
         ) from exc
 
 
+def _failures() -> tuple[type[Exception], ...]:
+    """All that a database, or the way to it, raises."""
+    return (SQLAlchemyError, OSError, sqlite3.Error, *_server_errors())
+
+
+def _server_errors() -> tuple[type[Exception], ...]:
+    """What PostgreSQL's driver raises past SQLAlchemy; it is not imported where nobody uses it."""
+    driver = sys.modules.get("asyncpg")
+    return () if driver is None else (driver.PostgresError, driver.InterfaceError)
+
+
 def _is_absence(cause: BaseException | None) -> bool:
     """Whether it is what a server that is down, or just starting, looks like."""
     if isinstance(cause, DBAPIError):  # of the class itself: asyncpg's "is starting up"
         return type(cause) is DBAPIError or isinstance(cause, OperationalError | InterfaceError)
-    return isinstance(cause, (OSError, *SERVER_ERRORS))
+    return isinstance(cause, (OSError, *_server_errors()))
 
 
 def _make_engine(url: str) -> AsyncEngine:
