@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.manifest import Manifest
+from serving.settings import ControllerSettings, GatewaySettings, HostSettings, Settings
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[int, Field(ge=0, le=86_400)]
@@ -18,6 +19,29 @@ SecretName = Annotated[str, Field(pattern=r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9]
 Digest = Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64})?$")]
 Shape = Annotated[str, Field(pattern=r"^(cpu|[a-z0-9-]+x[1-9][0-9]*)$")]
 Labels = dict[str, str]
+
+
+def other_settings(part: type[Settings], by_chart: str) -> object:
+    """The type of a mapping of a process's settings to values, but those that the chart sets."""
+    names = sorted(part.model_fields.keys() - set(by_chart.split()))
+    return dict[Literal[tuple(names)], str | int | float | bool]
+
+
+GATEWAY = other_settings(
+    GatewaySettings,
+    "gateway_host gateway_port controller_url internal_token gateway_state_dir max_body_mib "
+    "deadline_s max_queued drain_timeout_s redis_url admin_api",
+)
+CONTROLLER = other_settings(
+    ControllerSettings,
+    "database_url controller_host controller_port internal_token ray_dashboard_url ray_token_path "
+    "pools pools_min manifests_dir secrets_dir host_timeout_s start_timeout_s",
+)
+HOST = other_settings(
+    HostSettings,
+    "controller_url internal_token launcher_socket build_sockets cache_dir secrets_dir log_dir "
+    "engine_address drain_timeout_s",
+)
 
 
 class Part(BaseModel):
@@ -59,6 +83,8 @@ class Secrets(Part):
     """Secret with key `auth_token`: Ray's own token."""
     huggingFace: SecretName = ""
     """Secret with key `token` for weights on Hugging Face; empty for none."""
+    sources: SecretName = ""
+    """Secret whose keys are what manifests name as secrets of their sources; empty for none."""
 
 
 class Resources(Part):
@@ -112,6 +138,10 @@ class Gateway(Part):
     """Gateways that a voluntary disruption leaves."""
     nodeSelector: Labels = {}
     """Where gateways may run."""
+    redisSecret: SecretName = ""
+    """Secret with key `url`: Redis that counts limits for all gateways together."""
+    settings: GATEWAY = {}
+    """Other settings (docs/reference/settings.md) without their prefix, in lower case."""
 
 
 class Controller(Part):
@@ -132,6 +162,8 @@ class Controller(Part):
     """A host that has not reported for this long is lost."""
     nodeSelector: Labels = {}
     """Where the controller may run."""
+    settings: CONTROLLER = {}
+    """Other settings (docs/reference/settings.md) without their prefix, in lower case."""
 
 
 class External(Part):
@@ -219,7 +251,9 @@ class WorkerGroup(Part):
     """Shape of its hosts: `cpu`, `h200x8`, `gb200x4`, ... what manifests ask for by accelerator and
     gpus."""
     pods: Annotated[int, Field(ge=0)] = 1
-    """Pods that run; the cluster's own autoscaler may add the nodes for them."""
+    """Pods that run, or where `minPods` is set, that run at most."""
+    minPods: Annotated[int, Field(ge=0)] | None = None
+    """Pods at least: Ray's autoscaler and the controller then add and remove pods by demand."""
     gpusPerNode: Annotated[int, Field(ge=0, le=16)] = 0
     """Accelerators of one node of this group."""
     gpusPerPod: Annotated[int, Field(ge=0, le=16)] = 0
@@ -256,6 +290,8 @@ class WorkerGroup(Part):
     """Taints that its pods stand."""
     drainTimeoutS: Seconds = 600
     """Seconds that an engine's requests get to end before it is stopped."""
+    settings: HOST = {}
+    """Other settings (docs/reference/settings.md) without their prefix, in lower case."""
 
 
 class Ray(Part):

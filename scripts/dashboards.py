@@ -44,7 +44,7 @@ def p(quantile: float, histogram: str, by: str = "model", where: str = M) -> str
 
 def quantiles(histogram: str, by: str = "model", where: str = M) -> dict[str, str]:
     """Median, p95 and p99."""
-    legend = "" if by == "model" else "{{%s}} " % by
+    legend = "" if by == "model" else f"{{{{{by}}}}} "
     return {f"{legend}p{round(q * 100)}": p(q, histogram, by, where) for q in (0.5, 0.95, 0.99)}
 
 

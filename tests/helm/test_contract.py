@@ -67,10 +67,22 @@ def test_pools_are_those_of_the_worker_groups(scenario: str) -> None:
     gpus_by_pool = {}
     for group in cluster["spec"]["workerGroupSpecs"]:
         pool = group["template"]["metadata"]["labels"]["penstock/pool"]
-        gpus_by_pool[pool] = group["replicas"] * int(group["rayStartParams"]["num-gpus"])
+        gpus_by_pool[pool] = group["maxReplicas"] * int(group["rayStartParams"]["num-gpus"])
     assert pools.keys() == gpus_by_pool.keys()
     for pool, hosts in pools.items():
         assert hosts * pool_args(pool)["gpus"] == gpus_by_pool[pool]
+
+
+def test_a_pool_that_scales_has_its_bounds_in_ray_and_in_the_controller() -> None:
+    (controller,) = of_kind("h200", "Deployment")
+    env = environment(controller["spec"]["template"]["spec"]["containers"][0])
+    assert json.loads(env["PENSTOCK_POOLS"])["h200x1"] == 8
+    assert json.loads(env["PENSTOCK_POOLS_MIN"]) == {"h200x1": 1}
+    (cluster,) = of_kind("h200", "RayCluster")
+    assert cluster["spec"]["enableInTreeAutoscaling"] is True
+    whole, single = cluster["spec"]["workerGroupSpecs"]
+    assert (single["minReplicas"], single["maxReplicas"]) == (1, 8)
+    assert (whole["minReplicas"], whole["maxReplicas"]) == (2, 2)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -78,7 +90,8 @@ def test_pods_meet_the_restricted_standard(scenario: str) -> None:
     for name, pod in pod_specs(scenario).items():
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert pod["automountServiceAccountToken"] is False
+        needs_account = (scenario, name) == ("h200", "head")  # Ray's autoscaler
+        assert pod["automountServiceAccountToken"] is needs_account
         assert not pod.keys() & {"hostNetwork", "hostPID", "hostIPC"}
         host_paths = [v for v in pod.get("volumes", []) if "hostPath" in v]
         for container in containers(pod):

@@ -41,6 +41,12 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         }]},
         "scaling.max is 3, but pool h200x8 has 1 hosts",
     ),
+    "fewest above most": (groups({**H200, "minPods": 3}), "minPods 3 is above pods 1"),
+    "unknown setting": ({"gateway": {"settings": {"max_queue": 3}}}, "max_queue"),
+    "a setting that the chart sets": (
+        {"gateway": {"settings": {"drain_timeout_s": 3}}}, "drain_timeout_s",
+    ),
+    "a setting of another process": ({"gateway": {"settings": {"pools": "{}"}}}, "pools"),
     "two databases": (
         {"database": {"external": {"secretName": "db"}, "trial": {"enabled": True}}},
         "choose one database",

@@ -26,6 +26,7 @@
 {{- $hosts = div (int $group.gpusPerPod) $shape -}}
 {{- end -}}
 {{- $_ := set $group "hostsPerPod" $hosts -}}
+{{- $_ := set $group "scales" (kindIs "float64" $group.minPods) -}}
 {{- $groups = append $groups $group -}}
 {{- end -}}
 {{- dict "groups" $groups | toJson -}}
@@ -38,4 +39,17 @@
 {{- $_ := set $pools .pool (mul (int .pods) (int .hostsPerPod)) -}}
 {{- end -}}
 {{- toJson $pools -}}
+{{- end -}}
+
+{{/* PENSTOCK_POOLS_MIN: hosts at least of the pools that scale, as JSON; empty for none. */}}
+{{- define "penstock.poolsMin" -}}
+{{- $pools := dict -}}
+{{- range (include "penstock.groups" . | fromJson).groups -}}
+{{- if .scales -}}
+{{- $_ := set $pools .pool (mul (int .minPods) (int .hostsPerPod)) -}}
+{{- end -}}
+{{- end -}}
+{{- if $pools -}}
+{{- toJson $pools -}}
+{{- end -}}
 {{- end -}}

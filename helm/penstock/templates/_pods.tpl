@@ -67,6 +67,14 @@ resources:
 {{- end }}
 {{- end -}}
 
+{{/* A process's other settings; call with the mapping. */}}
+{{- define "penstock.settings" -}}
+{{- range $name, $value := . }}
+- name: PENSTOCK_{{ upper $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- end -}}
+
 {{/* "true" where the registry is a file on the controller's volume. */}}
 {{- define "penstock.onSqlite" -}}
 {{- if not (or .Values.database.external.secretName .Values.database.trial.enabled) -}}true{{- end -}}

@@ -3,8 +3,8 @@
 {{- $root := .root -}}
 {{- $group := .group -}}
 groupName: {{ $group.name }}
-replicas: {{ $group.pods }}
-minReplicas: {{ $group.pods }}
+replicas: {{ ternary $group.minPods $group.pods $group.scales }}
+minReplicas: {{ ternary $group.minPods $group.pods $group.scales }}
 maxReplicas: {{ $group.pods }}
 rayStartParams:
   # One CPU for each host, as a pool's hosts ask for, and one for Serve.
@@ -90,6 +90,11 @@ template:
                 name: {{ . }}
                 key: token
           {{- end }}
+          {{- if $root.Values.secrets.sources }}
+          - name: PENSTOCK_SECRETS_DIR
+            value: /etc/penstock/sources
+          {{- end }}
+          {{- include "penstock.settings" $group.settings | nindent 10 }}
           {{- range $name, $value := $group.rdma.environment }}
           - name: {{ $name }}
             value: {{ $value | quote }}
@@ -121,6 +126,11 @@ template:
             mountPath: /dev/shm
           - name: cache
             mountPath: /var/cache/penstock
+          {{- if $root.Values.secrets.sources }}
+          - name: sources
+            mountPath: /etc/penstock/sources
+            readOnly: true
+          {{- end }}
     volumes:
       - name: tmp
         emptyDir:
@@ -136,6 +146,11 @@ template:
         emptyDir:
           medium: Memory
           sizeLimit: {{ $group.sharedMemory }}
+      {{- with $root.Values.secrets.sources }}
+      - name: sources
+        secret:
+          secretName: {{ . }}
+      {{- end }}
       - name: cache
         {{- if eq $group.cache.kind "hostPath" }}
         hostPath:
