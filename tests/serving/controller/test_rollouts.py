@@ -1,0 +1,212 @@
+"""Canaries in the control loop, with a clock turned by hand."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from serving.controller.canary import Canary
+from serving.controller.rollout_keeper import read_canaries, write_canaries
+from serving.controller.store import Store
+from serving.protocol import DemandReport, EnginePhase, ModelDemand, RevisionCounts, bucket_of
+from tests.serving.controller.served import Served, serve
+from tests.serving.controller.world import FakeHost, World, settings
+
+CANARY = {"steps": [10, 50, 100], "step_s": 60, "min_requests": 20}
+
+
+@pytest.fixture
+async def served(database_url: str) -> AsyncIterator[Served]:
+    async with serve(settings(database_url=database_url)) as served:
+        yield served
+
+
+def other(**fields: Any) -> dict[str, Any]:
+    """A manifest whose engine differs from the first one's, tried on a share first."""
+    return {
+        "engine": {"max_num_seqs": 9},
+        "rollout": {"canary": CANARY},
+        "scaling": {"min": 1, "max": 2, "idle_timeout_s": 600},
+        **fields,
+    }
+
+
+async def old_and_new(world: World, hosts: int = 3, **fields: Any) -> list[FakeHost]:
+    """One engine of revision 1 serves, and revision 2 has just been deployed beside it."""
+    found = [world.host(f"h{number}") for number in range(hosts)]
+    await world.deploy(scaling={"min": 1, "max": 2, "idle_timeout_s": 600})
+    world.run()
+    found[0].start()
+    world.run()
+    await world.deploy(**other(**fields))
+    world.run()
+    return found
+
+
+def tell(world: World, revision: int, answered: int = 50, failed: int = 0) -> None:
+    counts = RevisionCounts(
+        revision=revision, answered=answered, failed=failed,
+        ttft={bucket_of(0.1): answered}, tpot={bucket_of(0.01): answered},
+    )  # fmt: skip
+    demand = ModelDemand(model="guide", queued=0, revisions=(counts,))
+    world.loop.hear(DemandReport(gateway_id="gw", models=(demand,)))
+
+
+def revisions(world: World) -> list[int]:
+    return sorted(endpoint.revision for endpoint in world.route().endpoints)
+
+
+async def test_canary_stands_beside_the_old_revision_and_grows(world: World) -> None:
+    hosts = await old_and_new(world)
+    assert [host.assigned.revision for host in hosts if host.assigned] == [1, 2]
+    hosts[1].start()
+    world.run()
+    assert revisions(world) == [1, 2]
+    canary = world.route().canary
+    assert canary is not None
+    assert (canary.revisions, canary.share) == ((2,), 0.1)
+    for share in (0.5, None):
+        tell(world, 1)
+        tell(world, 2)
+        world.run(61.0)
+        canary = world.route().canary
+        assert (canary.share if canary else None) == share
+    assert revisions(world) == [2]
+    told = ["rollout_begun", "rollout_grown", "rollout_promoted"]
+    assert [kind for kind in world.told if kind.startswith("rollout")] == told
+
+
+async def test_worse_revision_loses_its_traffic_at_once(world: World) -> None:
+    hosts = await old_and_new(world)
+    hosts[1].start()
+    world.run()
+    tell(world, 1)
+    tell(world, 2, answered=10, failed=15)
+    world.run()
+    ((canary, why),) = world.loop.rollouts.leaving()
+    assert canary.stable == 1
+    assert "60.0% of 25 attempts failed" in why
+    assert revisions(world) == [1]
+    await world.registry.apply(
+        world.registry.get("guide").manifest_of(1), 0.0
+    )  # as the keeper does
+    world.run()
+    assert world.route().canary is None
+    assert revisions(world) == [1]
+    assert [host.assigned.revision for host in hosts if host.assigned] == [1]
+
+
+async def test_revision_that_cannot_start_leaves_the_old_one_alone(world: World) -> None:
+    hosts = await old_and_new(world)
+    for _ in range(3):
+        world.run(120.0)
+        (failing,) = [h for h in hosts if h.assigned and h.assigned.revision == 2]
+        failing.report(EnginePhase.FAILED, error="bad argument")
+        world.run()
+    ((_, why),) = world.loop.rollouts.leaving()
+    assert "does not start" in why
+    assert revisions(world) == [1]
+
+
+async def test_canary_takes_free_hosts_only(world: World) -> None:
+    hosts = await old_and_new(world, hosts=1)
+    world.run(600.0)
+    assert [host.assigned.revision for host in hosts if host.assigned] == [1]
+    assert "no engine of the new revision" in world.loop.rollouts.why("guide")
+
+
+async def test_old_engine_that_dies_beside_a_canary_comes_back_as_it_was(world: World) -> None:
+    hosts = await old_and_new(world)
+    hosts[1].start()
+    world.run()
+    hosts[0].report(EnginePhase.FAILED, error="killed")
+    world.run(30.0)
+    running = sorted(h.assigned.revision for h in hosts if h.assigned)
+    assert running == [1, 2]
+
+
+async def test_paused_canary_keeps_its_share(world: World) -> None:
+    hosts = await old_and_new(world)
+    hosts[1].start()
+    world.run()
+    assert world.loop.rollouts.pause("guide", True)
+    tell(world, 1)
+    tell(world, 2)
+    world.run(300.0)
+    assert world.route().canary.share == 0.1
+    assert world.loop.rollouts.pause("guide", False)
+    world.run(1.0)
+    assert world.route().canary.share == 0.5
+    assert not world.loop.rollouts.pause("nobody", True)
+
+
+async def test_scaling_of_a_canary_goes_on_with_it(world: World) -> None:
+    hosts = await old_and_new(world)
+    hosts[1].start()
+    world.run()
+    scaling = {"min": 1, "max": 2, "idle_timeout_s": 900}
+    await world.deploy(**other(scaling=scaling))
+    world.run()
+    canary = world.loop.rollouts.of("guide")
+    assert canary is not None
+    assert (canary.stable, canary.candidate) == (1, 3)
+    assert revisions(world) == [1, 2]
+
+
+async def test_new_revision_may_wait_for_a_host(world: World) -> None:
+    host = world.host("h1")
+    await world.deploy(scaling={"min": 1, "max": 1})
+    world.run()
+    host.start()
+    world.run()
+    await world.deploy(
+        engine={"max_num_seqs": 9}, scaling={"min": 1, "max": 1}, rollout={"no_room": "wait"}
+    )
+    world.run(60.0)
+    assert revisions(world) == [1]
+    assert "waits for a host" in world.loop.standing("guide").reason
+
+
+async def test_controller_goes_on_with_a_canary_that_its_engines_show(world: World) -> None:
+    hosts = await old_and_new(world)
+    hosts[1].start()
+    world.run()
+    stored = world.loop.rollouts.all()
+    rollouts = world.loop.rollouts
+    rollouts.restore(stored.values())
+    rollouts.follow(world.registry.models(), {"guide": {1, 2}}, world.moment.at)
+    assert rollouts.of("guide") == stored["guide"]
+
+
+async def test_canaries_are_kept_in_the_store(store: Store) -> None:
+    canaries = [Canary("a", 1, 2, 1, 5.0, paused=True), Canary("b", 3, 4)]
+    await write_canaries(store, canaries)
+    assert await read_canaries(store) == canaries
+    await write_canaries(store, [])
+    assert await read_canaries(store) == []
+
+
+async def test_undo_goes_back_and_says_who(served: Served) -> None:
+    await served.deploy()
+    nothing = await served.admin.post("/admin/v1/models/guide/rollout/undo")
+    assert nothing.status_code == 409
+    assert "nothing to undo" in nothing.json()["error"]["message"]
+    await served.deploy(engine={"max_num_seqs": 9})
+    done = (await served.admin.post("/admin/v1/models/guide/rollout/undo")).json()
+    assert (done["revision"], done["changed"]) == (3, True)
+    listed = (await served.admin.get("/admin/v1/models/guide/revisions")).json()["items"]
+    assert listed[2]["manifest"] == listed[0]["manifest"]
+    assert all(one["author"] for one in listed)
+    again = await served.admin.post("/admin/v1/models/guide/rollout/undo", params={"to": 1})
+    assert again.json()["changed"] is False
+    missing = await served.admin.post("/admin/v1/models/guide/rollout/undo", params={"to": 9})
+    assert missing.status_code == 404
+    view = (await served.admin.get("/admin/v1/models/guide/rollout")).json()
+    assert (view["revision"], view["canary"]) == (3, None)
+
+
+async def test_pause_without_a_canary_is_told(served: Served) -> None:
+    await served.deploy()
+    answer = await served.admin.post("/admin/v1/models/guide/rollout/pause")
+    assert answer.status_code == 409
+    assert "no canary" in answer.json()["error"]["message"]
