@@ -43,6 +43,8 @@ def configure(component: str, level: int = logging.INFO) -> None:
     root.setLevel(level)
     logging.getLogger("uvicorn.access").disabled = True
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    # At its debug level it would write every parameter, the digests of keys among them.
+    logging.getLogger("aiosqlite").setLevel(logging.WARNING)
 
 
 class JsonLines(logging.StreamHandler):  # type: ignore[type-arg]

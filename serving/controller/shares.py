@@ -54,7 +54,7 @@ class ShareBook:
         self,
         limit_of: Callable[[str, MeterKind], int | None],
         began_s: float,
-        grace_s: float = 2.0,
+        grace_s: float = 1.25,
     ) -> None:
         self._limit_of = limit_of
         self._settled_s = began_s + grace_s

@@ -10,7 +10,7 @@ from serving.identities import LimitRecord
 from serving.shares import FIELD_OF, LEASE_S, MeterKind, MeterReport, Share
 
 FRESH_S = 0.02
-"""An answer of the controller's is not asked for again within this time."""
+"""A controller that had no more to give is not asked again within this time."""
 
 WANTED_OVER_S = 5.0
 """Requests weigh in `wanted` for about so long."""
@@ -42,6 +42,9 @@ class Meter:
         self.more = False
         self.short = 0
         """What requests wait for."""
+        self.asked = 0
+        """What the last report said of that."""
+        self.denied_at = -math.inf
         self.heard_at = -math.inf
         self.touched_at = -math.inf
         self._wanted = 0.0
@@ -58,6 +61,11 @@ class Meter:
             return None
         return min(self.granted, self.limit)
 
+    def spare(self, at: float) -> int:
+        """What it holds and has not used."""
+        cap = self.cap(at)
+        return 0 if cap is None else max(0, cap - self.book.used(at))
+
     def want(self, at: float, amount: int) -> None:
         """Somebody asked for an amount, whether it is given or not."""
         self._wanted = self._wanted_now(at) + amount
@@ -68,11 +76,14 @@ class Meter:
         wanted = round(self._wanted_now(at)) > 0
         self.granted = share.granted if wanted else None
         self.more, self.heard_at = share.more, at
+        if self.asked and share.granted < self.book.used(at) + self.asked:
+            self.denied_at = at
 
     def report(self, at: float) -> MeterReport:
         """What the controller has to know of it."""
         used = self.book.used(at)
         cap = self.cap(at)
+        self.asked = self.short
         return MeterReport(
             limit_id=self.limit_id,
             kind=self.kind,
@@ -129,7 +140,7 @@ class Shortage:
         """Whether the gateway's share may be larger if it asks, or waits."""
         if self.never:
             return False
-        return self.unknown or self.meter.more or at - self.meter.heard_at > FRESH_S
+        return self.unknown or self.meter.more or at - self.meter.denied_at > FRESH_S
 
 
 def find_shortage(

@@ -12,14 +12,15 @@ from serving.gateway.limits_rules import Rules
 from serving.logs import get_logger
 from serving.shares import REPORT_S, MeterKind, ShareReply, ShareReport
 
-WAIT_S = 0.8
+WAIT_S = 1.5
 """A request waits so long for a share that is about to grow."""
 
 IDLE_S = 62.0
 """A meter that nobody touched for so long has nothing in its window, and is not reported."""
 
 QUIET_S = 1.0
-"""One that nobody asks for is reported this often while its window empties."""
+"""One that nobody asks for, and that has let go of its share, is reported this often while its
+window empties."""
 
 log = get_logger(__name__)
 
@@ -130,7 +131,8 @@ class SharedMeters:
                 continue
             key = (meter.limit_id, meter.kind)
             sent_at = self._sent_at.get(key, 0.0)
-            if meter.touched_at >= sent_at or at - sent_at >= QUIET_S:
+            moves = meter.touched_at >= sent_at or meter.short or meter.spare(at)
+            if moves or at - sent_at >= QUIET_S:
                 due.append(meter)
         return due
 
@@ -161,7 +163,11 @@ class SharedMeters:
         at = self._clock()
         for share in reply.shares:
             if (meter := self._rules.meter(share.limit_id, share.kind)) is not None:
+                spare = meter.spare(at)
                 meter.hear(share, at)
+                if meter.spare(at) < spare:  # others may wait for it: tell at once that it is free
+                    self._sent_at[share.limit_id, share.kind] = 0.0
+                    self._wanted.set()
 
 
 def _is_held(meter: Meter, at: float) -> bool:

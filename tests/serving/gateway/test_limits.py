@@ -233,3 +233,25 @@ def test_durations_read_as_openais(seconds: float, shown: str) -> None:
 
 def fake_call(**fields: int) -> Call:
     return Call(model="demo", stream=False, body=b"{}", **fields)
+
+
+async def test_busy_gateway_lets_go_of_its_share_for_another(
+    make_gateway: Callable[[GatewaySettings], Gateway],
+    controller: FakeController,
+    engine: FakeEngine,
+    settings: GatewaySettings,
+) -> None:
+    controller.set_routes(model("demo", engine.route))
+    one, two = (
+        make_gateway(
+            settings.model_copy(update={"gateway_state_dir": settings.gateway_state_dir / str(i)})
+        )
+        for i in range(2)
+    )
+    for gateway in (one, two):
+        await gateway.start()
+        await apply(gateway, controller, limit(requests_per_min=20))
+    for _ in range(4):
+        assert (await one.http.post(PATH, json=chat())).status_code == 200
+    for _ in range(4):
+        assert (await two.http.post(PATH, json=chat())).status_code == 200
