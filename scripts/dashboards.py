@@ -147,7 +147,7 @@ COLD_START = Dashboard(
     "Penstock: cold start",
     {
         "From demand to the first token": [
-            Panel("Whole", "s", quantiles("penstock_cold_start_whole_seconds")),
+            Panel("Whole", "s", {f"p{round(q * 100)}": p(q, "penstock_cold_start_whole_seconds").replace("$__rate_interval", "$__range") for q in (0.5, 0.9)}),
             Panel("Starts", "short", {"{{model}} in an hour": f"sum by (model) (increase(penstock_cold_start_whole_seconds_count{M}[1h]))"}),
         ],
         "By phase": [

@@ -73,8 +73,9 @@ def pool_args(pool: str) -> PoolArgs:
         BadRequestError: If the name is not of this form.
     """
     if pool == "cpu":
-        # A host only waits and watches; the engine's cores are bounded by its own threads.
-        return PoolArgs(pool=pool, gpus=0, num_cpus=0.1, accelerator="cpu")
+        # A host only waits and watches, and its engine's cores are bounded by its own threads: one
+        # of Ray's CPUs stands for one host, so that a node gets no more hosts than it is meant for.
+        return PoolArgs(pool=pool, gpus=0, num_cpus=1.0, accelerator="cpu")
     accelerator, _, gpus = pool.rpartition("x")
     if not accelerator or not gpus.isdigit() or not int(gpus):
         raise BadRequestError(

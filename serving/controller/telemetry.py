@@ -48,6 +48,7 @@ class Telemetry:
         self._wanted.clear()
         for model, number in wanted.items():
             self._wanted.labels(model).set(number)
+            self._cold_start_whole.labels(model)  # at zero, or a first start were no increase
         self._hosts.clear()
         for pool in pools:
             hosts = [host for host in fleet if host.pool == pool]

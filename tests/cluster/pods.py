@@ -28,11 +28,11 @@ SCRIPT = """
 set -eu
 ip link set lo up
 hostname {name}
-mount --bind {hosts} /etc/hosts
 # Folders above the volumes' places, which an image would have.
-for folder in /var/lib /var/cache /var/log /run /etc/penstock; do
-    case " {above} " in *" $folder "*) mount -t tmpfs tmpfs "$folder" ;; esac
-done
+mkdir -p {folder}/etc/upper {folder}/etc/work
+mount -t overlay overlay -o lowerdir=/etc,upperdir={folder}/etc/upper,workdir={folder}/etc/work /etc
+mount --bind {hosts} /etc/hosts
+for folder in {above}; do mount -t tmpfs tmpfs "$folder"; done
 {mounts}
 mount -o remount,bind,ro /
 cd {workdir}
@@ -176,11 +176,13 @@ class Pod:
     def command(self, container: Resource) -> list[str]:
         """The container's command within the pod's namespaces."""
         self.folder.mkdir(exist_ok=True)
+        places = {str(Path(m["mountPath"]).parent) for m in container.get("volumeMounts", [])}
+        above = places & {"/var/lib", "/var/cache", "/var/log", "/run"}
         script = SCRIPT.format(
             name=self.name,
             hosts=self.network.hosts_file(),
-            above=" ".join({str(Path(m["mountPath"]).parent) for m in container["volumeMounts"]}
-                           if "volumeMounts" in container else []),
+            folder=self.folder,
+            above=" ".join(above),
             mounts="\n".join(self._mounts(container)),
             workdir=WORKDIR,
         )  # fmt: skip

@@ -63,7 +63,7 @@ async def test_pools_are_made_with_their_number_of_hosts(ray: FakeRay, keep: Kee
         "name": "penstock-cpu",
         "route_prefix": None,
         "import_path": "serving.engine.host:build_pool",
-        "args": {"pool": "cpu", "gpus": 0, "num_cpus": 0.1, "accelerator": "cpu"},
+        "args": {"pool": "cpu", "gpus": 0, "num_cpus": 1.0, "accelerator": "cpu"},
         "external_scaler_enabled": True,
         "deployments": [{"name": "EngineHost", "num_replicas": 2}],
     }

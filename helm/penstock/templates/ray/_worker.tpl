@@ -7,8 +7,8 @@ replicas: {{ ternary $group.minPods $group.pods $group.scales }}
 minReplicas: {{ ternary $group.minPods $group.pods $group.scales }}
 maxReplicas: {{ $group.pods }}
 rayStartParams:
-  # One CPU for each host, as a pool's hosts ask for, and one for Serve.
-  num-cpus: {{ add $group.hostsPerPod 1 | quote }}
+  # One of Ray's CPUs for each host: no pod gets more hosts than it is meant for.
+  num-cpus: {{ $group.hostsPerPod | quote }}
   num-gpus: {{ $group.gpusPerPod | quote }}
   {{- include "penstock.rayPorts" $root | nindent 2 }}
 template:
