@@ -5,9 +5,13 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from rich.table import Table
 
 from autoscaler.simulate import Outcome, Scenario, work_bound_hours
+
+BIN_S = 10.0
+"""Of the picture's sums over time."""
 
 
 def as_json(scenario: Scenario, outcomes: Sequence[Outcome]) -> str:
@@ -88,20 +92,35 @@ def write_png(scenario: Scenario, outcomes: Sequence[Outcome], path: Path) -> bo
         from matplotlib.figure import Figure
     except ImportError:  # an optional dependency
         return False
-    figure = Figure(figsize=(10, 7), layout="constrained")
-    demand, engines, misses = figure.subplots(3, 1, sharex=True)
-    minutes = scenario.trace.arrival_s / 60.0
-    bins = max(10, int(scenario.trace.duration_s / 10.0))
-    demand.hist(minutes, bins=bins, weights=scenario.trace.prompt, histtype="step")
-    demand.set_ylabel("prompt tokens / 10 s")
+    figure = Figure(figsize=(10, 7.5), layout="constrained")
+    demand, engines, misses = figure.subplots(3, 1, sharex=True, height_ratios=(2, 3, 2))
+    trace = scenario.trace
+    slo = f"TTFT {scenario.ttft_s:g} s, TPOT {scenario.tpot_s:g} s, {scenario.attainment:.0%}"
+    figure.suptitle(f"{trace.name}: cold start {scenario.known_start_s():g} s, SLO {slo}")
+    ends_s = max([trace.duration_s, *(o.timeline[-1][0] for o in outcomes if o.timeline)])
+    # One set of bins for all, whatever each policy missed.
+    edges_s = np.arange(0.0, ends_s + 2 * BIN_S, BIN_S)
+    tokens, _ = np.histogram(trace.arrival_s, edges_s, weights=trace.prompt)
+    demand.stairs(tokens / 1000.0, edges_s / 60.0, fill=True, alpha=0.4)
+    demand.set_ylabel(f"prompt tokens\n(1,000 in {BIN_S:g} s)")
     for outcome in outcomes:
-        label = f"{outcome.name} {outcome.gpu_hours:.1f} h, {outcome.attainment:.2%}"
+        ours = outcome.name == "penstock"
+        label = f"{outcome.name}: {outcome.gpu_hours:.1f} GPU-hours, {outcome.attainment:.2%}"
         at_s, count = zip(*outcome.timeline, strict=True) if outcome.timeline else ((), ())
-        engines.step([s / 60.0 for s in at_s], count, where="post", label=label)
-        misses.hist([s / 60.0 for s in outcome.missed_at_s], bins=bins, histtype="step")
+        (line,) = engines.step(
+            [s / 60.0 for s in at_s], count, where="post", label=label,
+            linewidth=1.6 if ours else 1.0, zorder=3 if ours else 2,
+        )  # fmt: skip
+        missed, _ = np.histogram(outcome.missed_at_s, edges_s)
+        misses.stairs(missed, edges_s / 60.0, color=line.get_color(), zorder=3 if ours else 2)
     engines.set_ylabel("engines")
-    engines.legend(fontsize="small")
-    misses.set_ylabel("missed requests / 10 s")
+    engines.set_ylim(bottom=0)
+    figure.legend(*engines.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    misses.set_ylabel(f"missed requests\n(in {BIN_S:g} s)")
+    misses.set_ylim(bottom=0)
     misses.set_xlabel("minutes")
-    figure.savefig(path, dpi=80)
+    for axes in (demand, engines, misses):
+        axes.grid(alpha=0.3)
+        axes.margins(x=0.01)
+    figure.savefig(path, dpi=90)
     return True
