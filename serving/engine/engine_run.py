@@ -14,7 +14,7 @@ import httpx
 from models.errors import PenstockError, UnavailableError, UnreachableError, UpstreamError
 from models.sources import Have
 from serving import logs
-from serving.engine import recorder
+from serving.engine import compile_cache, recorder
 from serving.engine.arguments import vllm_arguments, vllm_environment
 from serving.engine.engine_client import EngineClient, Probe
 from serving.engine.launch_protocol import Exited, Forked, Reached, Refused, SpawnRequest
@@ -56,6 +56,10 @@ class Surroundings:
     drain_poll_s: float = 0.2
     launcher_patience_s: float = 60.0
     """How long the launcher may be away before a start fails."""
+    compile_dir: Path | None = None
+    """Where engines keep what they compiled; None: where vLLM would."""
+    machine: str = ""
+    """What is compiled for on this node."""
     builds: Mapping[str, Launcher] = field(default_factory=dict)
     """Launchers of further engine builds, by name."""
     health_interval_s: float = 1.0
@@ -129,11 +133,15 @@ class EngineRun:
         manifest, around = self._assignment.manifest, self._around
         self._weights = await around.weights.have(manifest)
         folder = self._weights.folder
+        compiled = None
+        if around.compile_dir is not None:
+            compiled = compile_cache.folder(around.compile_dir, manifest, folder, around.machine)
         request = SpawnRequest(
             engine_id=self._assignment.engine_id,
             args=vllm_arguments(manifest, folder, installed_formats()),
             environment={
                 **vllm_environment(manifest, around.accelerators),
+                **({} if compiled is None else {compile_cache.VARIABLE: str(compiled)}),
                 recorder.PATH_VARIABLE: str(
                     recorder_path(around.log_dir, self._assignment.engine_id)
                 ),

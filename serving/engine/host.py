@@ -15,6 +15,7 @@ from ray.serve import Application
 from models.cache import NodeCache
 from serving import logs
 from serving.engine.agent import HostAgent, Identity
+from serving.engine.compile_cache import machine_of_this_node
 from serving.engine.controller_client import ControllerClient
 from serving.engine.engine_run import GONE_TIMEOUT_S, Surroundings
 from serving.engine.launcher_client import SocketLauncher
@@ -90,6 +91,8 @@ class EngineHost:
                 named_secrets(settings.secrets_dir),
             ),
             log_dir=settings.log_dir,
+            compile_dir=settings.cache_dir.absolute(),
+            machine=machine_of_this_node(),
             address=settings.engine_address,
             accelerators=accelerators,
             drain_timeout_s=settings.drain_timeout_s,

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 CORE_CHECK_S = 0.2
 
+DEFECTIVE_CACHE = (0, 32)
+"""Version of vLLM whose compile cache is never loaded on a CPU."""
+
 ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
@@ -123,6 +126,7 @@ def serve(arguments: Sequence[str], listener: socket.socket, mark: Mark) -> None
         cause = causes.of_text(str(exc))
         raise BadRequestError(cause.sentence, hint=cause.hint) from exc
     _inspect_imported_models_here()
+    _load_what_was_compiled()
     _mark_weights(mark)
     record_outputs()
     uvloop.run(_serve(args, listener, mark))
@@ -332,6 +336,29 @@ def record_outputs() -> None:
     from vllm.v1.engine.output_processor import OutputProcessor
 
     recording.hook(OutputProcessor)
+
+
+def _load_what_was_compiled() -> None:
+    """Has vLLM use its compile cache on a CPU instead of writing it anew at each start.
+
+    vLLM 0.32 asks what it loads to finish its loading (`decorators.py`), which a CPU's artifacts
+    cannot; it takes that for a broken cache and compiles again. Any other version is left alone.
+    """
+    import torch
+    from vllm.version import __version_tuple__
+
+    if tuple(__version_tuple__[:2]) != DEFECTIVE_CACHE:
+        return
+    ordinary = torch.compiler.load_compiled_function
+
+    def load_compiled_function(*args: Any, **named: Any) -> Any:
+        loaded: Any = ordinary(*args, **named)
+        compiled = loaded._artifacts.compiled_fn
+        if not hasattr(compiled, "finalize_loading"):
+            compiled.finalize_loading = lambda config: None
+        return loaded
+
+    torch.compiler.load_compiled_function = load_compiled_function
 
 
 def _mark_weights(mark: Mark) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.engine.compile_cache import VARIABLE
 from serving.engine.launch_protocol import Hello, HelloRequest, decode_event, encode
 from tests.serving.engine.real import START_TIMEOUT_S, Launcher, spawned, start_launcher
 
@@ -72,3 +73,20 @@ def test_standby_serves_as_a_fork_does_beside_another_launcher(
             standby.end()
             standby.assert_gone()
             assert hello(vllm_launcher).engines, "the other build's engine is untouched"
+
+
+def test_second_start_of_a_model_that_compiles_uses_what_the_first_one_made(
+    vllm_launcher: Launcher, tiny_model: Path, tmp_path: Path
+) -> None:
+    cache = {VARIABLE: str(tmp_path / "compiled")}
+    logs = [tmp_path / "first.log", tmp_path / "second.log"]
+    for log in logs:
+        with spawned(
+            vllm_launcher, tiny_model, log, environment=cache, enforce_eager=False
+        ) as engine:
+            engine.wait_until_ready()
+            engine.end()
+    first, second = (log.read_text() for log in logs)
+    assert "saved AOT compiled function" in first
+    assert "Directly load AOT compilation" in second
+    assert "Compiling model again" not in second
