@@ -19,6 +19,8 @@ from models.weights_spec import WeightsSpec
 from serving import metrics, settings
 from serving.cli import main as cli
 from serving.cli.schema import schema_text
+from serving.controller.access import ROLES, ROUTES, Permission, may
+from serving.identities import Role
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 MADE = "<!-- Made by `make docs`; do not edit. -->\n"
@@ -107,6 +109,41 @@ def architectures_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def access_page() -> str:
+    """Which role may call which admin route, from the one table that the controller asks."""
+    lines = [
+        "# Access",
+        MADE,
+        "What a key of each role may do. Tenants' keys have the role `inference`: they call models "
+        "(`/v1/...`) and nothing on this page. A test walks every route with every role and holds "
+        "this table against what it finds. `penstock key create --role` makes keys.",
+        "",
+    ]
+    roles = tuple(Role)
+    lines += table(
+        ("role", "permissions"),
+        (
+            (f"`{role}`", ", ".join(f"`{p}`" for p in Permission if p in ROLES[role]) or "none")
+            for role in roles
+        ),
+    )
+    lines += [""]
+    lines += table(
+        ("route", "permission", *(f"`{role}`" for role in roles)),
+        (
+            (
+                f"`{method} {path}`",
+                f"`{permission}`",
+                *("yes" if may(role, method, path) else "403" for role in roles),
+            )
+            for (method, path), permission in sorted(
+                ROUTES.items(), key=lambda item: (item[0][1], item[0][0])
+            )
+        ),
+    )
+    return "\n".join(lines) + "\n"
+
+
 def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> list[str]:
     """A Markdown table."""
     cells = [head, ("---",) * len(head), *rows]
@@ -128,6 +165,7 @@ PAGES = {
     "manifest.md": manifest_page,
     "metrics.md": metrics_page,
     "cli.md": cli_page,
+    "access.md": access_page,
     "planner.md": lambda: planner_page(MADE),
     "architectures.md": architectures_page,
     "../../models/manifest.schema.json": schema_text,
