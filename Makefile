@@ -89,6 +89,10 @@ bench-agreement: setup ## the load tests' figures beside vLLM's client and guide
 bench-affinity: setup ## prefix-cache hits and balance of four fake engines, simulated (seconds)
 	$(BIN)/python scripts/bench_affinity.py $(BENCH_FLAGS)
 
+.PHONY: bench-fairness
+bench-fairness: setup ## a tenant floods: what the other one notices, simulated (a minute)
+	$(BIN)/python scripts/bench_fairness.py $(BENCH_FLAGS)
+
 .PHONY: clean
 clean: ## remove .venv, caches and the local platform's data (stops it first)
 	@if [ -x $(BIN)/penstock ]; then $(BIN)/penstock down; fi

@@ -58,7 +58,9 @@ class Desk(Generic[TicketT]):
         self.line.charge(ticket, tokens - ticket.tokens)
 
     def _send(self, ticket: TicketT, now_s: float) -> Endpoint | None:
-        ticket.share = self.headroom.share(ticket.tenant)
+        waiting = self.line.waiting_of(ticket.tenant)
+        _, slots = self.balancer.room(now_s)
+        ticket.prefill_share = self.headroom.prefill_share(ticket.tenant, waiting, slots)
         endpoint = self.balancer.choose(ticket, now_s)
         if endpoint is None:
             return None

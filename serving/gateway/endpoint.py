@@ -11,9 +11,6 @@ PREFILL_TOKENS = 8192
 """Prompt tokens that an engine may hold without a first byte: what exceeds them waits in the line,
 where the order is fair. That is what one of vLLM's steps computes at most, by default on a GPU."""
 
-LEAST_PREFILL_SHARE = 0.25
-"""Of that limit a tenant has at least so much, however many others there are."""
-
 KV_LOOK_AHEAD = 1.125
 """Of the KV cache so much is promised: estimates run high, and the engine's own queue is short."""
 
@@ -92,10 +89,10 @@ class Endpoint:
         if not self.prefill_tokens:
             return True
         limit = self.prefill_limit + patience_tokens
-        if ticket.share >= 1.0:
+        if ticket.prefill_share >= 1.0:
             return self.prefill_tokens + ticket.prompt_tokens <= limit
         own = self.prefill_of.get(ticket.tenant, 0)
-        if own and own + ticket.prompt_tokens > limit * max(LEAST_PREFILL_SHARE, ticket.share):
+        if own and own + ticket.prompt_tokens > limit * ticket.prefill_share:
             return False
         return self.prefill_tokens + ticket.prompt_tokens <= 2 * limit
 

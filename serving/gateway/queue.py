@@ -10,7 +10,7 @@ Where the line is full, a tenant that holds less of it than an equal share gets 
 newest request of the tenant that holds most is sent away in its place.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Set
 from typing import Generic, TypeVar
 
@@ -42,6 +42,7 @@ class WaitingLine(Generic[TicketT]):
         self._by_age: OrderedDict[TicketT, None] = OrderedDict()
         self._flex_by_age: OrderedDict[TicketT, None] = OrderedDict()
         self._held: dict[str, float] = {}  # share of the line, by tenant
+        self._counts: Counter[str] = Counter()  # who waits, by tenant
         self.tokens = 0
         self.prompt_tokens = 0
         self.drain = Drain()
@@ -53,6 +54,10 @@ class WaitingLine(Generic[TicketT]):
     def is_clear(self) -> bool:
         """Whether a request that comes now would be the next; those on trial are no obstacle."""
         return len(self._by_age) == len(self._trials)
+
+    def waiting_of(self, tenant: str) -> int:
+        """How many of the tenant's requests wait."""
+        return self._counts[tenant]
 
     def join(self, ticket: TicketT, now_s: float) -> list[TicketT]:
         """Takes a place; returns those who are sent away for it.
@@ -82,11 +87,10 @@ class WaitingLine(Generic[TicketT]):
         del self._by_age[ticket]
         self.tokens -= ticket.tokens
         self.prompt_tokens -= ticket.prompt_tokens
-        held = self._held[ticket.tenant] - self._share(ticket)
-        if held > 1e-9:
-            self._held[ticket.tenant] = held
-        else:
-            del self._held[ticket.tenant]
+        self._counts[ticket.tenant] -= 1
+        self._held[ticket.tenant] -= self._share(ticket)
+        if not self._counts[ticket.tenant]:
+            del self._held[ticket.tenant], self._counts[ticket.tenant]
         for line in (self._back, self._trials, self._flex_by_age):
             line.pop(ticket, None)
         self._dequeue(ticket)
@@ -149,6 +153,7 @@ class WaitingLine(Generic[TicketT]):
         self._by_age[ticket] = None
         self.tokens += ticket.tokens
         self.prompt_tokens += ticket.prompt_tokens
+        self._counts[ticket.tenant] += 1
         self._held[ticket.tenant] = self._held.get(ticket.tenant, 0.0) + self._share(ticket)
 
     def _enqueue(self, ticket: TicketT) -> None:

@@ -33,7 +33,7 @@ class Ticket:
     avoid: set[str] = field(default_factory=set)  # engine_ids that failed this request
     tenant: str = ""  # who is charged for it
     weight: float = 1.0  # the tenant's share of capacity beside another's
-    share: float = 1.0  # the tenant's part of everything at this moment, 0 to 1
+    prefill_share: float = 1.0  # the tenant's part of an engine's prefill limit at this moment
     tier: Tier = Tier.DEFAULT
     prompt_tokens: int = 0  # estimated
     output_tokens: int = 0  # estimated
