@@ -49,10 +49,17 @@ class Access:
 
 
 class Have:
-    """A model's folder on this node; in use until `release`."""
+    """A model's folder on this node; in use until `release`.
 
-    def __init__(self, folder: Path, lease: Lease | None = None) -> None:
+    Args:
+        folder: The folder.
+        lease: Of the cache, where it lies there.
+        waited: Whether it had to be fetched, by this process or another one.
+    """
+
+    def __init__(self, folder: Path, lease: Lease | None = None, *, waited: bool = False) -> None:
         self.folder = folder
+        self.waited = waited
         self._lease = lease
 
     def release(self) -> None:
@@ -164,13 +171,14 @@ def have(
             raise SourceError(f"unknown kind of source: {scheme}://", param="source")
         check_folder(folder, pickle=pickle)
         return Have(folder)
+    progress = progress or Progress()
     lease = cache.ensure(wanted(source, access), progress, keep)
     try:
         check_folder(lease.folder, pickle=pickle)
     except BaseException:
         lease.release()
         raise
-    return Have(lease.folder, lease)
+    return Have(lease.folder, lease, waited=progress.started)
 
 
 def wanted(source: str, access: Access) -> Wanted:

@@ -62,6 +62,7 @@ class StartPhase(StrEnum):
     DECIDED = "decided"
     HOST_STARTED = "host_started"  # only where the pool had to grow
     BOUND = "bound"
+    FETCHED = "fetched"  # only where the weights were not on the node
     FORKED = "forked"
     WEIGHTS = "weights"
     ENGINE_READY = "engine_ready"

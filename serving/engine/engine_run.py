@@ -133,6 +133,8 @@ class EngineRun:
         manifest, around = self._assignment.manifest, self._around
         self._weights = await around.weights.have(manifest)
         folder = self._weights.folder
+        if self._weights.waited:
+            self._mark(StartPhase.FETCHED, time.time())
         compiled = None
         if around.compile_dir is not None:
             compiled = compile_cache.folder(around.compile_dir, manifest, folder, around.machine)

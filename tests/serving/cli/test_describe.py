@@ -98,7 +98,8 @@ def test_edit_loses_against_who_was_faster(
     faster = (
         "import urllib.request\n"
         f"r = urllib.request.Request({platform.url!r} + '/admin/v1/models', method='POST',"
-        ' data=b\'{"name": "guide", "source": "builtin://guide", "scaling": {"max": 9}}\','
+        ' data=b\'{"name": "guide", "source": "builtin://guide",'
+        ' "scaling": {"max": 9}}\','
         " headers={'Authorization': 'Bearer pa-of-the-tests'})\n"
         "urllib.request.urlopen(r)\n"
         "path.write_text(text + 'scaling: {max: 2}\\n')"

@@ -1,5 +1,6 @@
 """What a deploy looks at before it becomes a revision, over a real hub on loopback."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from serving.protocol import FetchReport
 from tests.models.hub import COMMIT, hub
 from tests.models.test_sources import write_model
 from tests.serving.controller.served import Served, serve
@@ -186,3 +188,20 @@ async def test_weights_are_fetched_beforehand_on_every_host_of_the_pool(
     assert (fetch["done_bytes"], fetch["total_bytes"], fetch["done"]) == (5, 10, False)
     await served.admin.delete("/admin/v1/models/mine")
     assert (await host.poll()).prefetch == ()
+
+
+async def test_start_that_fetches_its_weights_has_no_time_limit(served: Served, repo: Path) -> None:
+    await served.host("h1")
+    await deploy(served, "builtin://guide", scaling={"min": 1})
+    loop = served.controller.loop
+    while not loop.fleet.bound():  # noqa: ASYNC110  # the loop runs by itself
+        await asyncio.sleep(0.01)
+    (engine,) = loop.fleet.bound()
+    host = loop.fleet.find("h1")
+    assert host is not None
+    late_s = engine.bound_s + 1000.0
+    assert loop.fleet.fetched_s(engine, late_s) == 0.0
+    host.fetches = (FetchReport(model="mine", source="x", done_bytes=1, total_bytes=2),)
+    assert loop.fleet.fetched_s(engine, late_s) == late_s
+    host.fetches = ()
+    assert loop.fleet.fetched_s(engine, late_s + 5.0) == late_s

@@ -225,17 +225,19 @@ class FakeWeights:
 
     Args:
         failure: What `have` raises.
+        waited: Whether `have` says that something was fetched.
     """
 
-    def __init__(self, failure: PenstockError | None = None) -> None:
+    def __init__(self, failure: PenstockError | None = None, *, waited: bool = False) -> None:
         self._failure = failure
+        self._waited = waited
         self.wanted: tuple[Manifest, ...] = ()
         self.closed = False
 
     async def have(self, manifest: Manifest) -> Have:
         if self._failure is not None:
             raise self._failure
-        return Have(Path(manifest.source.removeprefix("file://")))
+        return Have(Path(manifest.source.removeprefix("file://")), waited=self._waited)
 
     def want(self, manifests: tuple[Manifest, ...]) -> None:
         self.wanted = manifests

@@ -204,6 +204,13 @@ async def test_broken_source_fails_before_anything_is_spawned(
         assert launcher.leases == []
 
 
+async def test_start_that_fetched_its_weights_says_so(around: Surroundings) -> None:
+    async with running(replace(around, weights=FakeWeights(waited=True))) as watched:
+        report = await watched.until_phase(EnginePhase.READY)
+        phases = [mark.phase for mark in report.marks]
+        assert phases[:3] == [StartPhase.BOUND, StartPhase.FETCHED, StartPhase.FORKED]
+
+
 async def test_drain_waits_for_running_requests(
     around: Surroundings, launcher: FakeLauncher, engine: FakeEngine
 ) -> None:
