@@ -39,6 +39,15 @@ def deploy(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print what would change, as a diff.")
     ] = False,
+    simulate: Annotated[
+        bool,
+        typer.Option(
+            "--simulate",
+            help="First replay the model's own recorded demand under the new manifest, show what "
+            "would have changed, and ask.",
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     wait: Annotated[
         bool,
         typer.Option(
@@ -58,6 +67,10 @@ def deploy(
             for manifest in manifests:
                 _show_plan(admin, manifest)
             return
+        if simulate:
+            from serving.cli.rehearsal import gate  # the simulator: numpy and numba
+
+            gate(admin, manifests, yes=yes)
         done: list[str] = []
         for manifest in manifests:
             try:

@@ -18,7 +18,7 @@ from models.errors import (
 )
 from models.manifest import Manifest, parse_manifest
 from serving.protocol import EnginePhase, ModelState
-from serving.scaling import ScalingChange
+from serving.scaling import CapacityView, DemandView, ScalingChange
 from serving.views import (
     Applied,
     DecisionView,
@@ -48,6 +48,8 @@ class FakePlatform:
     engines: list[EngineView] = field(default_factory=list)
     starts: list[StartView] = field(default_factory=list)
     decisions: list[DecisionView] = field(default_factory=list)
+    capacity: CapacityView = field(default_factory=lambda: CapacityView(source="unknown"))
+    demand: DemandView = field(default_factory=lambda: DemandView(seconds=[]))
     states: list[ModelState] = field(default_factory=list)
     """States that a model shows from one read to the next; the last one stays."""
     resources: dict[str, BaseModel | str] = field(default_factory=dict)
@@ -160,6 +162,12 @@ class FakePlatform:
                 manifest = seen.manifest.model_copy(update={"scaling": scaling})
                 self.models[name] = seen.model_copy(update={"manifest": manifest})
                 return Applied(model=name, revision=2, changed=True)
+            case "GET", ["models", name, "capacity"]:
+                self._model(name)
+                return self.capacity
+            case "GET", ["models", name, "demand"]:
+                self._model(name)
+                return self.demand
             case "GET", ["models", name, "decisions"]:
                 self._model(name)
                 return Items[DecisionView](items=self.decisions)
