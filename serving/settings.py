@@ -157,6 +157,11 @@ class GatewaySettings(Settings):
     prefill_tokens: int = Field(default=8192, ge=1)
     """Prompt tokens that an engine may hold without a first byte; what exceeds them waits in the
     gateway, where the order is fair. One request always passes."""
+    otlp_endpoint: str | None = None
+    """Base URL of an OpenTelemetry collector (OTLP/HTTP) that sampled requests are told to; by
+    default OTEL_EXPORTER_OTLP_ENDPOINT, and none where that is not set either."""
+    trace_share: float = Field(default=0.01, ge=0, le=1)
+    """Share of requests that are sampled where their tenant's `traceparent` does not say it."""
     metrics_by_tenant: bool = False
     """Count requests and tokens by organisation too, the first 500 of them by name."""
     drain_timeout_s: float = Field(default=30.0, ge=0)

@@ -10,7 +10,7 @@ COPY . .
 RUN python -m venv /opt/penstock \
     && /opt/penstock/bin/pip wheel --no-cache-dir --no-deps -w /wheels . \
     && /opt/penstock/bin/pip install --no-cache-dir --compile -c constraints.txt \
-        "$(ls /wheels/penstock-*.whl)[postgres,redis]" \
+        "$(ls /wheels/penstock-*.whl)[postgres,redis,otlp]" \
     && /opt/penstock/bin/python helm/images/sbom.py /sbom.json
 
 FROM scratch AS sbom

@@ -1,9 +1,11 @@
 """Wires the gateway together: `python -m serving.gateway.app`."""
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -32,7 +34,10 @@ from serving.gateway.surface import OPERATIONS
 from serving.gateway.sync import Sync
 from serving.gateway.telemetry import GatewayMetrics
 from serving.gateway.watch import Watch
-from serving.settings import GatewaySettings
+from serving.settings import GatewaySettings, SettingsError
+
+if TYPE_CHECKING:
+    from serving.gateway.request_spans import RequestSpans
 
 log = logs.get_logger(__name__)
 
@@ -63,6 +68,7 @@ def create_app(settings: GatewaySettings, patience_s: float = 0.0) -> FastAPI:
     sync = Sync(link, lanes, keyring, keepsake, urgent, Watch(lanes, engines))
     metering = Metering(sync.gateway_id, settings, link, metrics)
     limiting = Limiting(keyring, lanes, link, sync.gateway_id, settings)
+    spans = _spans(settings)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -80,6 +86,8 @@ def create_app(settings: GatewaySettings, patience_s: float = 0.0) -> FastAPI:
             finally:
                 in_step.cancel()
                 await asyncio.gather(in_step, return_exceptions=True)
+                if spans is not None:
+                    await asyncio.to_thread(spans.close)
 
     app = GatewayApp(
         title="Penstock gateway",
@@ -95,8 +103,9 @@ def create_app(settings: GatewaySettings, patience_s: float = 0.0) -> FastAPI:
     for operation in OPERATIONS:
         tolls = (limiting.toll, metering.toll)
         proxy = Proxy(
-            operation, limits, keyring, lanes, engines, metrics, tolls, caps=limiting.toll
-        )
+            operation, limits, keyring, lanes, engines, metrics, tolls,
+            caps=limiting.toll, spans=spans,
+        )  # fmt: skip
         app.router.routes.append(Route(operation.path, proxy, methods=["POST"]))
         direct[operation.path] = Door(proxy)
     app.direct = direct
@@ -106,6 +115,22 @@ def create_app(settings: GatewaySettings, patience_s: float = 0.0) -> FastAPI:
     app.include_router(make_router(keyring, lanes, metrics))
     app.add_middleware(Door)
     return app
+
+
+def _spans(settings: GatewaySettings) -> "RequestSpans | None":
+    """Tracing of requests, where a collector is named; else none of it is imported."""
+    endpoint = settings.otlp_endpoint or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    if not endpoint:
+        return None
+    try:
+        from serving.gateway.request_spans import RequestSpans
+    except ImportError as exc:
+        raise SettingsError(
+            "a collector is named, but OpenTelemetry is not installed",
+            param="PENSTOCK_OTLP_ENDPOINT",
+            hint="install penstock[otlp], or unset OTEL_EXPORTER_OTLP_ENDPOINT",
+        ) from exc
+    return RequestSpans(endpoint, settings.trace_share)
 
 
 async def _on_http_exception(request: Request, exc: Exception) -> Response:

@@ -162,6 +162,7 @@ class EngineClient:
         body: bytes,
         request_id: str,
         content_type: str = "application/json",
+        traceparent: str = "",
     ) -> AsyncIterator[EngineReply]:
         """Sends a request; leaving the block early closes the connection, and so aborts it.
 
@@ -176,6 +177,8 @@ class EngineClient:
         busy.add(upstream)
         try:
             rest = f"content-type: {content_type}\r\nx-request-id: {request_id}\r\n"
+            if traceparent:
+                rest += f"traceparent: {traceparent}\r\n"
             size = f"content-length: {len(body)}\r\n\r\n"
             try:
                 await upstream.ask(head + (rest + size).encode("latin-1") + body)
@@ -254,9 +257,7 @@ class EngineClient:
             raise EngineGoneError(f"{type(exc).__name__}: {exc}") from exc
         return upstream
 
-    def _head(
-        self, route: EndpointRoute, path: str, method: str = "POST"
-    ) -> tuple[Address, bytes]:
+    def _head(self, route: EndpointRoute, path: str, method: str = "POST") -> tuple[Address, bytes]:
         known = self._heads.get((route.url, route.token, path))
         if known is None:
             if len(self._heads) > 10_000:  # engines come and go for weeks
@@ -266,8 +267,9 @@ class EngineClient:
             address = Address(parts.hostname or "", parts.port or (443 if tls else 80), tls)
             head = (
                 f"{method} {parts.path.rstrip('/')}{path} HTTP/1.1\r\nhost: {address.authority}\r\n"
-                f"authorization: Bearer {route.token}\r\n"
             )
+            if route.token:
+                head += f"authorization: Bearer {route.token}\r\n"
             known = self._heads[route.url, route.token, path] = (address, head.encode("latin-1"))
         return known
 

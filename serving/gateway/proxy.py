@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from starlette.types import Receive, Scope, Send
 
@@ -43,7 +44,10 @@ from serving.gateway.tokens import last_usage
 from serving.gateway.tolls import Toll, Way
 from serving.gateway.visits import CLIENT_LEFT, Visit
 from serving.logs import get_logger
-from serving.protocol import QuarantinedRequest
+from serving.protocol import ModelRoute, QuarantinedRequest
+
+if TYPE_CHECKING:
+    from serving.gateway.request_spans import RequestSpans
 
 MAX_BROKEN = 2
 """A request that this many engines broke off, or failed on, is not tried again."""
@@ -96,6 +100,7 @@ class Proxy:
         metrics: GatewayMetrics,
         tolls: Sequence[Toll] = (),
         caps: LimitsToll | None = None,
+        spans: "RequestSpans | None" = None,
     ) -> None:
         self._operation = operation
         self._limits = limits
@@ -105,6 +110,7 @@ class Proxy:
         self._metrics = metrics
         self._tolls = tolls
         self._caps = caps
+        self._spans = spans
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request.
@@ -116,6 +122,8 @@ class Proxy:
         visit = Visit(scope["state"]["request_id"], self._operation.path, time.monotonic())
         headers = scope["headers"]
         scope["state"]["headers"] = visit.headers
+        if self._spans is not None:
+            self._spans.begin(visit, headers)
         waiting: KeepAlive | None = None
         try:
             key = self._keyring.admit(visit, headers, scope.get("query_string", b""))
@@ -125,7 +133,7 @@ class Proxy:
             visit.model = reading.model
             if self._caps is not None:
                 self._caps.cap_answer(visit, reading)
-            call = reading.call(cache_salt(visit.org_id or visit.key_id))
+            call = call_for(lane.route, reading, visit)
             tenant: Tenant = scope[TENANT]
             after_s = keep_alive_after_s(headers, lane.route.keep_alive_s, streams=call.stream)
             waiting = KeepAlive(send, after_s, self._operation.shape)
@@ -186,6 +194,7 @@ class Proxy:
                 visit.engine_id = endpoint.route.engine_id
                 visit.revision = endpoint.route.revision
                 visit.attempts += 1
+                visit.dispatched_s = time.monotonic()
                 way.dispatched()
                 if not again:
                     waited_s = time.monotonic() - visit.began_s
@@ -250,8 +259,9 @@ class Proxy:
         send: Send,
     ) -> Verdict:
         posting = self._engines.post(
-            endpoint.route, self._operation.path, call.body, visit.attempt_id, call.content_type
-        )
+            endpoint.route, self._operation.path, call.body, visit.attempt_id, call.content_type,
+            visit.trace.traceparent if visit.trace is not None else "",
+        )  # fmt: skip
         try:
             async with posting as reply:
                 if reply.status >= 300:
@@ -358,3 +368,11 @@ class Proxy:
         else:
             answer = answer_of(UpstreamError("the engine broke off during the answer"))
         return sse_event(answer, self._operation.shape)
+
+
+def call_for(route: ModelRoute, reading: Reading, visit: Visit) -> Call:
+    """What goes to the model's engines, or to servers that others run for it."""
+    for endpoint in route.endpoints:
+        if endpoint.external:
+            return reading.call(model=endpoint.model)
+    return reading.call(cache_salt(visit.org_id or visit.key_id))

@@ -8,6 +8,7 @@ from serving.gateway.tokens import Tokens
 from serving.logs import get_logger, write_line
 
 if TYPE_CHECKING:
+    from serving.gateway.request_spans import RequestTrace
     from serving.gateway.telemetry import GatewayMetrics
 
 CLIENT_LEFT = 499
@@ -35,6 +36,7 @@ class Visit:
     engine_id: str = ""  # the last one that had it
     revision: int = 0  # of that engine
     attempts: int = 0  # how often it was sent to an engine
+    dispatched_s: float | None = None  # monotonic seconds; of the last attempt
     first_byte_s: float | None = None  # monotonic seconds
     tokens: Tokens | None = None  # None where no engine said
     delivered: int = 0  # chunks of the answer that went out
@@ -43,6 +45,7 @@ class Visit:
     complete: bool = False  # the answer has ended, for better or worse
     cut: bool = False  # an engine broke off mid-stream
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)  # for the answer, whichever
+    trace: "RequestTrace | None" = None  # where it is told to a collector
     left: bool = False  # the tenant went away, or the gateway was stopped, while it was served
 
     @property
@@ -62,6 +65,8 @@ class Visit:
         """Counts and logs the request at its end."""
         metrics.requests.labels(self.model, self.route, str(self.status)).inc()
         metrics.visits.observe(self, now_s)
+        if self.trace is not None:
+            self.trace.end(self, now_s)
         write_line(
             log,
             "answered",
