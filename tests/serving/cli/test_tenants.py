@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+import shlex
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import pytest
 from tests.serving.cli.conftest import Outcome, Run
 from tests.serving.controller.served import ADMIN_KEY, serve
 from tests.serving.controller.world import settings as controller_settings
+
+GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "tenants.md"
 
 Call = Callable[..., Awaitable[Outcome]]
 
@@ -97,3 +101,14 @@ async def test_bad_input_is_one_clear_error(call: Call) -> None:
         assert outcome.code == code, (arguments, outcome.err)
         assert word in outcome.err, (arguments, outcome.err)
         assert outcome.out == ""
+
+
+async def test_commands_of_the_guide_run(call: Call) -> None:
+    blocks = re.findall(r"```bash\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    commands = [line for block in blocks for line in block.splitlines()]
+    assert len(commands) > 10
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        assert program == "penstock"
+        outcome = await call(*arguments)
+        assert outcome.code == 0, (command, outcome.err)
