@@ -119,7 +119,8 @@ class Bucket:
         door = self._door
         client: ClientConfig = {
             "connect_timeout": timedelta(seconds=TIMEOUT_S),
-            # Of one whole answer, by obstore's reckoning: weights take their time.
+            "read_timeout": timedelta(seconds=TIMEOUT_S),
+            # Of one whole answer: weights take their time, as long as bytes come.
             "timeout": timedelta(days=1),
             "allow_http": (door.endpoint or "").startswith("http://"),
         }
@@ -181,8 +182,11 @@ class Bucket:
             ) from exc
 
     def _refused(self) -> FetchError:
+        door = self._door
+        given = door.access_key_id or door.token or door.anonymous
         return FetchError(
-            f"{self.place} may not be read with these keys",
+            f"{self.place} may not be read "
+            + ("with these keys" if given else "with the keys of the environment, or has none"),
             param="source",
             hint="check weights.access_key_id and weights.secret_access_key, and their secrets",
         )

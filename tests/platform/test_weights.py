@@ -107,8 +107,15 @@ def test_model_of_a_gated_repository_is_served(
             "hf://acme/guide@main",
             {"endpoint": endpoint, "token": "${secret:HUB_TOKEN}"},
         )
-    assert model["source"] == f"hf://acme/guide@{COMMIT}"
-    assert answer(client, "from-hub") == answer(client, "guide")
+        assert model["source"] == f"hf://acme/guide@{COMMIT}"
+        # Somebody writes into the node's cache: the next start finds it, and fetches that anew.
+        key = cached(platform, "hf://acme/guide")["key"]
+        weights = platform.data_dir / "cache" / "snapshots" / key / "model.safetensors"
+        weights.resolve().chmod(0o644)
+        weights.resolve().write_bytes(b"broken")
+        assert answer(client, "from-hub") == answer(client, "guide")
+        traced = platform.penstock("trace", "from-hub")
+        assert "fetched" in traced.stdout
     described = platform.penstock("describe", "from-hub")
     assert "weights are on" in described.stdout
     assert "hf_secret" not in described.stdout + described.stderr
