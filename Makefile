@@ -77,6 +77,10 @@ bench-autoscale: setup ## bursts from zero to two engines and back, and 10 min o
 bench-metering: setup ## what metering costs a gateway and the database
 	$(BIN)/python scripts/bench_metering.py $(BENCH_FLAGS)
 
+.PHONY: bench-calibrate
+bench-calibrate: setup ## the simulator against the live platform on ten minutes (BENCH_FLAGS="--slice-s 120")
+	$(BIN)/python scripts/bench_calibrate.py $(BENCH_FLAGS)
+
 .PHONY: bench-truth
 bench-truth: setup ## how exact the load tests measure, beside vLLM's own client
 	$(BIN)/python -m loadtests.truth $(BENCH_FLAGS)

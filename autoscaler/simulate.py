@@ -59,6 +59,7 @@ class Outcome:
     knobs: str = ""
     timeline: tuple[tuple[float, int], ...] = ()  # (s, engines), once a second
     missed_at_s: tuple[float, ...] = ()  # arrivals that missed
+    ttft_s: tuple[float, ...] = ()  # of each request, in the order of arrival
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +190,8 @@ def _finish(
         cost=gpu_hours * scenario.price_per_gpu_hour,
         knobs=knobs,
         timeline=tuple(timeline),
-        missed_at_s=tuple(float(s) for s in trace.arrival_s[~met]),
+        missed_at_s=tuple(trace.arrival_s[~met].tolist()),
+        ttft_s=tuple(ttft_s.tolist()),
     )
 
 
