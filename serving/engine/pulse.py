@@ -119,13 +119,13 @@ def take(app: Any) -> dict[str, float] | None:
 
     None if the app has no engine that tells its steps.
     """
-    state = getattr(app, "state", None)
-    manager = getattr(getattr(state, "engine_client", None), "logger_manager", None)
+    engine_client = getattr(getattr(app, "state", None), "engine_client", None)
+    manager = getattr(engine_client, "logger_manager", None)
     loggers = getattr(manager, "stat_loggers", None)
     if not isinstance(loggers, list):
         return None
     for logger in loggers:
         if isinstance(logger, Pulse):
-            return asdict(logger.sums) | {"kv_tokens": _kv_tokens(state.engine_client)}
+            return asdict(logger.sums) | {"kv_tokens": _kv_tokens(engine_client)}
     loggers.append(Pulse())
     return None
