@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from models.endpoints_spec import EXTERNAL, EndpointSpec
 from models.errors import ManifestError
 from models.rollout_spec import RolloutSpec
 from models.schedule import ScheduleSpec, bounds_at
@@ -45,7 +46,11 @@ Name = Annotated[
     WithJsonSchema({"type": "string", "pattern": "^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"}),
 ]
 Source = Annotated[
-    str, Field(pattern=r"^(builtin|file|hf|s3|gs|https?)://[^\x00-\x1f\x7f]+$", max_length=1024)
+    str,
+    Field(
+        pattern=r"^((builtin|file|hf|s3|gs|https?)://[^\x00-\x1f\x7f]+|external://)$",
+        max_length=1024,
+    ),
 ]
 EngineArgument = str | int | float | bool
 
@@ -159,6 +164,10 @@ class ScalingSpec(Strict):
     """Engines that run at most."""
     idle_timeout_s: float = Field(default=300.0, ge=0.5, le=604_800)
     """Seconds without a request after which the model goes down to `min`."""
+    idle: Literal["stop", "sleep-host", "sleep-discard"] = "stop"
+    """What becomes of an engine that is not needed: it is stopped, or sleeps on its GPUs with its
+    weights in the host's memory or thrown away, until another model needs the host. A sleeper wakes
+    in a second or a few, and its GPUs are not free. On GPUs only."""
     slo: SloSpec = SloSpec()
     """What a tenant may expect of each request."""
     keep_alive_s: float | None = Field(default=None, ge=0.5, le=3600)
@@ -204,6 +213,10 @@ class Manifest(Strict):
     """Where the weights are: `builtin://guide`, `file:///folder`, `hf://org/name@revision`,
     `s3://bucket/prefix`, `gs://bucket/prefix`, `https://host/model.tar.gz`. The deploy pins it to
     what is there then."""
+    endpoints: tuple[EndpointSpec, ...] = Field(default=(), max_length=64)
+    """OpenAI-compatible servers elsewhere that have the model, in place of a source: tenants call
+    them with the same keys, limits and queue. `engine.max_num_seqs` is how many requests each
+    gets at once."""
     weights: WeightsSpec = WeightsSpec()
     """How the source's files may be read."""
     engine: EngineSpec = EngineSpec()
@@ -218,11 +231,36 @@ class Manifest(Strict):
     @property
     def is_fetched(self) -> bool:
         """Whether the weights pass through the node cache."""
+        if self.endpoints:
+            return False
         return is_fetched(self.source, Access(copy=self.weights.copy_to_node))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _endpoints_stand_for_a_source(cls, document: Any) -> Any:
+        if isinstance(document, dict) and document.get("endpoints") and "source" not in document:
+            return document | {"source": EXTERNAL}
+        return document
+
+    @model_validator(mode="after")
+    def _can_sleep(self) -> Self:
+        if self.scaling.idle != "stop" and self.resources.accelerator == "cpu":
+            raise ValueError(
+                f"scaling.idle: {self.scaling.idle} needs a GPU: vLLM's sleep mode frees nothing on"
+                " a CPU; use stop"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_a_readable_source(self) -> Self:
-        check_source(self.source, self.weights)
+        if not self.endpoints:
+            if self.source == EXTERNAL:
+                raise ValueError("a model that is served elsewhere needs endpoints")
+            check_source(self.source, self.weights)
+        elif self.source != EXTERNAL:
+            raise ValueError("a manifest has a source or endpoints, not both")
+        elif len({endpoint.model for endpoint in self.endpoints}) > 1:
+            raise ValueError("all endpoints must have the same model")
         return self
 
 

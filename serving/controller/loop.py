@@ -33,7 +33,7 @@ from serving.protocol import (
     ModelState,
     StartPhase,
 )
-from serving.settings import ControllerSettings
+from serving.settings import ControllerSettings, named_secrets
 
 TICK_S = 0.25
 GRACE_S = 2.5
@@ -47,6 +47,7 @@ SHORTAGE_S = 2.0
 """A wait for a host that is shorter is part of a swap, and no news."""
 
 ASLEEP = Standing(ModelState.ASLEEP)
+SERVED_ELSEWHERE = Standing(ModelState.READY)
 
 
 class ControlLoop:
@@ -70,6 +71,7 @@ class ControlLoop:
         self.rollouts = Rollouts(events)
         self.settled = False
         self._settings = settings
+        self._secrets = named_secrets(settings.secrets_dir)
         self._registry = registry
         self._events = events
         self._telemetry = telemetry
@@ -192,6 +194,7 @@ class ControlLoop:
         models = self._registry.models()
         for name, demand in (demands or {}).items():
             self.recorded.note(name, moment.at, demand.counts)
+        everyone, models = models, [model for model in models if not model.manifest.endpoints]
         self.targets.decide(models, demands, moment)
         self.targets.growable = self.pools.decide(
             models, self.targets.lasts(), self.targets.most(), self.fleet, moment
@@ -199,7 +202,7 @@ class ControlLoop:
         self._roll_out(models, moment)
         waiting = self._bind(models, demands, moment)
         self._note_shortage(waiting, moment)
-        self._publish(models, waiting, moment)
+        self._publish(everyone, waiting, moment)
 
     def _drop_silent(self, moment: Moment) -> None:
         self.gateways.drop_stale(moment.s)
@@ -218,6 +221,7 @@ class ControlLoop:
         return self.settled
 
     def _find_dead(self, moment: Moment) -> None:
+        self._bindings.clear_dormitory()
         for engine in self.fleet.bound():
             since_s = max(engine.bound_s, self.fleet.fetched_s(engine, moment.s))
             overdue = moment.s - since_s >= self._settings.start_timeout_s
@@ -305,9 +309,11 @@ class ControlLoop:
                 ),
                 moment.s,
             )
+            if model.manifest.endpoints:
+                standing = SERVED_ELSEWHERE
             self._standings[model.name] = standing
             canary = self.rollouts.route(model)
-            routes.append(make_route(model, standing, engines, canary))
+            routes.append(make_route(model, standing, engines, canary, self._secrets))
         self.routes.publish(routes)
         self.traces.keep_only(self._standings)
         for engine in self.fleet.bound():

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from models.secrets import SecretError, Secrets
 from serving.controller.binder import Life
 from serving.controller.changes import Changes
 from serving.controller.observed import Engine
@@ -17,9 +18,10 @@ def make_route(
     standing: Standing,
     engines: Iterable[Engine],
     canary: CanaryRoute | None = None,
+    secrets: Secrets | None = None,
 ) -> ModelRoute:
     """One model as gateways see it; of its bound engines those that are ready, by id."""
-    endpoints = []
+    endpoints = _elsewhere(model, secrets)
     max_model_len = model.manifest.engine.max_model_len
     for engine in engines:
         report = engine.report
@@ -47,6 +49,28 @@ def make_route(
         tpot_s=model.manifest.scaling.slo.tpot_s,
         canary=canary,
     )
+
+
+def _elsewhere(model: DeployedModel, secrets: Secrets | None) -> list[EndpointRoute]:
+    """The servers that others run for us, but for those whose secret is gone."""
+    routes = []
+    for number, endpoint in enumerate(model.manifest.endpoints):
+        try:
+            token = None if secrets is None else secrets.read(endpoint.token)
+        except SecretError:
+            continue
+        routes.append(
+            EndpointRoute(
+                engine_id=f"{model.name}-endpoint-{number}",
+                url=endpoint.url,
+                token=token or "",
+                revision=model.stored.revision,
+                slots=model.manifest.engine.max_num_seqs,
+                external=True,
+                model=endpoint.model,
+            )
+        )
+    return routes
 
 
 class RouteTable:
