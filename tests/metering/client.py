@@ -21,7 +21,8 @@ class Try:
     stream: bool
     prompt: int = 0  # tokens, by the answer
     told: int | None = None  # completion tokens, by the answer
-    got: int = 0  # tokens that came
+    got: int = 0  # tokens that came, by the log probability that each of them has
+    parts: int = 0  # of a stream, each of at least one token
     bytes: int = 0  # of an answer of status 200
     status: int = 0
     usage_id: str = ""
@@ -68,6 +69,7 @@ class Tenants:
             "messages": [{"role": "user", "content": "w" * chance.randint(1, 60)}],
             "max_tokens": chance.randint(1, 40),
             "ignore_eos": True,
+            "logprobs": True,
         }
         if chance.random() < 0.6:
             body["stream"] = True
@@ -106,7 +108,7 @@ class Tenants:
                 whole = orjson.loads(await answer.read())
                 one.bytes += 1
                 self._note(whole, one)
-                one.got = one.told or 0
+                one.got = _tokens_in(whole["choices"][0])
                 one.complete = True
 
     def _line(self, line: bytes, one: Try) -> None:
@@ -117,7 +119,8 @@ class Tenants:
         elif data and (event := orjson.loads(data)) and "error" not in event:
             self._note(event, one)
             for choice in event["choices"]:
-                one.got += bool(choice["delta"].get("content"))
+                one.got += (tokens := _tokens_in(choice))
+                one.parts += tokens > 0
 
     def _note(self, event: dict[str, object], one: Try) -> None:
         found = ID.search(str(event["id"]))
@@ -125,3 +128,8 @@ class Tenants:
         usage = event.get("usage")
         if isinstance(usage, dict):
             one.prompt, one.told = usage["prompt_tokens"], usage["completion_tokens"]
+
+
+def _tokens_in(choice: dict[str, dict[str, list[object]] | None]) -> int:
+    logprobs = choice.get("logprobs")
+    return len(logprobs["content"]) if logprobs else 0

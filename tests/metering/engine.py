@@ -25,6 +25,7 @@ from serving.engine.guard import TokenGuard
 
 FAILS = 0.02
 BREAKS = 0.02
+TOKEN = {"token": "x", "logprob": 0.0, "bytes": [120], "top_logprobs": []}
 TOKEN_S = (0.0005, 0.006)
 
 
@@ -82,7 +83,8 @@ def create_app(tally: Tally, chance: random.Random) -> FastAPI:
             async for _ in tokens(attempt_id, prompt, number):
                 pass
             message = {"role": "assistant", "content": "x" * number}
-            choice = {"index": 0, "message": message, "finish_reason": "length"}
+            choice = {"index": 0, "message": message, "finish_reason": "length",
+                      "logprobs": {"content": [TOKEN] * number}}  # fmt: skip
             return {**head, "object": "chat.completion", "choices": [choice], "usage": usage}
 
         async def events() -> AsyncIterator[bytes]:
@@ -100,7 +102,8 @@ def create_app(tally: Tally, chance: random.Random) -> FastAPI:
 
 
 def _event(chunk: dict[str, object], delta: dict[str, str]) -> bytes:
-    choice = {"index": 0, "delta": delta, "finish_reason": None}
+    tokens = {"content": [TOKEN]} if delta["content"] else None
+    choice = {"index": 0, "delta": delta, "finish_reason": None, "logprobs": tokens}
     return b"data: " + orjson.dumps({**chunk, "choices": [choice]}) + b"\n\n"
 
 

@@ -141,8 +141,8 @@ def _partial_faults(stored: Stored, tries: list[Try]) -> list[str]:
         attempt = stored.attempts.get(row.attempt_id) if row is not None else None
         if row is None or attempt is None:
             found.append(f"partial answer {one.usage_id} has no row or no attempt")
-        elif not one.got <= row.completion <= attempt.completion:
-            found.append(f"partial answer {one.usage_id}: got {one.got}, billed {row.completion} "
+        elif not one.parts <= row.completion <= attempt.completion:
+            found.append(f"partial answer {one.usage_id}: got {one.parts}, billed {row.completion} "
                          f"as {row.status}, made {attempt.completion}")  # fmt: skip
     return found
 
