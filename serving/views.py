@@ -203,7 +203,7 @@ class EventView(View):
 
     at: datetime
     kind: str
-    """`deployed`, `deploy_refused`, `deleted`, `woken`, `ready`, `slept`, `engine_failed`,
+    """`deployed`, `deploy_refused`, `deleted`, `woken`, `ready`, `slept`, `dozed`, `engine_failed`,
     `engine_lost`, `host_joined`, `host_lost`, `model_failed`, `pool_scaled`,
     `request_quarantined`, ..."""
     model: str | None

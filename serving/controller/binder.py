@@ -60,6 +60,9 @@ class SeenHost:
     engine: SeenEngine | None = None
     draining: bool = False
     since: float = 0.0  # when it came; the oldest is taken first, for the newest goes first
+    dozes: tuple[str, int] | None = None
+    """Model and revision of an engine that sleeps on a free host: it wakes for its model, and ends
+    for any other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +151,7 @@ class _Board:
         self.hosts_of: dict[str, list[str]] = {}
         self.pool_of = {host.host_id: host.pool for host in hosts}
         self.since_of = {host.host_id: host.since for host in hosts}
+        self.dozes_on = {host.host_id: host.dozes for host in hosts if host.dozes is not None}
         self.free = sorted(h.host_id for h in hosts if h.engine is None and not h.draining)
         self.coming = Counter(host.pool for host in hosts if host.draining)
         self.started: Counter[str] = Counter()
@@ -223,9 +227,22 @@ class _Board:
         fitting = [host_id for host_id in self.free if self.pool_of[host_id] == model.pool]
         return min(
             fitting,
-            key=lambda host_id: (host_id in model.avoid, self.since_of[host_id], host_id),
+            key=lambda host_id: (
+                host_id in model.avoid,
+                self._disturbs(model, host_id),
+                self.since_of[host_id],
+                host_id,
+            ),
             default=None,
         )
+
+    def _disturbs(self, model: WantedModel, host_id: str) -> int:
+        """0: a sleeper of the model wakes there; 1: nobody sleeps there; 2: another's has to go."""
+        if (dozes := self.dozes_on.get(host_id)) is None:
+            return 1
+        name, revision = dozes
+        same = revision == model.revision or revision in model.same_engine
+        return 0 if name == model.name and same else 2
 
     def make_room_within(self, model: WantedModel) -> bool:
         """One old engine goes first, unless a host is coming or a new engine is on its way."""

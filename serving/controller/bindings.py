@@ -2,6 +2,7 @@
 
 import secrets
 
+from serving.controller import dormitory
 from serving.controller.binder import Bind, Unbind, UnbindReason
 from serving.controller.demand import Demand
 from serving.controller.events import EventLog
@@ -44,17 +45,24 @@ class Bindings:
         if host is None or model is None:
             return
         asked = demand.asked_since_s is not None
-        engine = Engine(
-            engine_id=f"eng-{secrets.token_hex(6)}",
-            model=model.name,
-            revision=action.revision,
-            start_id=(demand.start_id if asked else None) or f"start-{secrets.token_hex(6)}",
-            manifest=model.manifest_of(action.revision) or model.manifest,
-            host_id=host.host_id,
-            node=host.registration.node,
-            bound_s=now.s,
-            started_at=now.at,
-        )
+        start_id = (demand.start_id if asked else None) or f"start-{secrets.token_hex(6)}"
+        woken = asked and not self._fleet.bound(model.name)
+        dozing = host.dozing
+        wakes = dozing is not None and dozing.model == model.name and self._may_sleep(dozing)
+        if wakes:
+            engine = host.wake(start_id, now.s)
+        else:
+            engine = Engine(
+                engine_id=f"eng-{secrets.token_hex(6)}",
+                model=model.name,
+                revision=action.revision,
+                start_id=start_id,
+                manifest=model.manifest_of(action.revision) or model.manifest,
+                host_id=host.host_id,
+                node=host.registration.node,
+                bound_s=now.s,
+                started_at=now.at,
+            )
         if demand.asked_since_s is not None:
             asked_at = now.at - (now.s - demand.asked_since_s)
             engine.marks[StartPhase.DEMAND_SEEN] = min(asked_at, decided_at)
@@ -62,12 +70,12 @@ class Bindings:
         if host.registered_at > decided_at:  # the pool had to grow, or to replace a host
             engine.marks[StartPhase.HOST_STARTED] = host.registered_at
         engine.marks[StartPhase.BOUND] = now.at
-        woken = asked and not self._fleet.bound(model.name)
-        host.assign(engine)
+        if not wakes:
+            host.assign(engine)
         self._events.record(
             "woken" if woken else "bound",
-            f"engine of revision {action.revision} starts on {host.host_id}"
-            + (f" for {demand.queued} waiting" if woken else ""),
+            f"engine of revision {action.revision} {'wakes' if wakes else 'starts'}"
+            f" on {host.host_id}" + (f" for {demand.queued} waiting" if woken else ""),
             model=model.name,
             engine_id=engine.engine_id,
         )
@@ -76,6 +84,15 @@ class Bindings:
         """Tells a host to drain and stop its engine; says so, unless the engine died anyway."""
         host = self._fleet.find(action.host_id)
         if host is None or host.engine is None:
+            return
+        if action.reason is UnbindReason.SURPLUS and self._may_sleep(host.engine):
+            host.doze()
+            self._events.record(
+                "dozed",
+                f"engine on {action.host_id} sleeps there: {WHY[action.reason]}",
+                model=action.model,
+                engine_id=action.engine_id,
+            )
             return
         self._fleet.bury(host.engine)
         host.assign(None)
@@ -88,6 +105,21 @@ class Bindings:
             f"engine on {action.host_id} stops: {WHY[action.reason]}",
             model=action.model,
             engine_id=action.engine_id,
+        )
+
+    def clear_dormitory(self) -> None:
+        """Ends the sleepers whose model is deleted, or was changed."""
+        for host in self._fleet:
+            if host.dozing is not None and not self._may_sleep(host.dozing):
+                self._fleet.bury(host.dozing)
+                host.assign(None)
+
+    def _may_sleep(self, engine: Engine) -> bool:
+        model = self._registry.find(engine.model)
+        if model is None or engine.phase not in (EnginePhase.READY, EnginePhase.SLEEPING):
+            return False
+        return dormitory.may_stay(
+            model.manifest, engine.revision, model.revision, model.same_engine
         )
 
     def died(self, engine: Engine, now: Moment) -> None:

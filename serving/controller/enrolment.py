@@ -39,7 +39,7 @@ def enrol(
     fleet.add(host)
     replaced = [] if known is None else [known]
     report = registration.engine
-    if report is None or report.phase not in (*ALIVE, EnginePhase.DRAINING):
+    if report is None or report.phase not in (*ALIVE, EnginePhase.SLEEPING, EnginePhase.DRAINING):
         return Enrolled(host, is_new=True, replaced=replaced)
     model = registry.find(report.model)
     manifest = None if model is None else model.manifest_of(report.revision)
@@ -55,6 +55,9 @@ def enrol(
         started_at=min((mark.at for mark in report.marks), default=now.at),
     )
     running.observe(report, now.s)
+    if report.phase is EnginePhase.SLEEPING and manifest is not None:
+        host.dozing = running
+        return Enrolled(host, is_new=True, replaced=replaced)
     if manifest is None or report.phase is EnginePhase.DRAINING:
         host.leaving = running
         return Enrolled(host, is_new=True, replaced=replaced)

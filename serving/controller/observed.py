@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from models.manifest import Manifest
+from serving.controller import dormitory
 from serving.controller.binder import Life, SeenEngine, SeenHost
 from serving.controller.changes import Changes
 from serving.protocol import (
@@ -75,7 +76,7 @@ class Engine:
         if self.timed_out or self.hung:
             return Life.DEAD
         match self.phase:
-            case EnginePhase.STARTING:
+            case EnginePhase.STARTING | EnginePhase.SLEEPING:
                 return Life.STARTING
             case EnginePhase.READY:
                 return Life.READY
@@ -126,6 +127,8 @@ class Host:
     """What it shall run."""
     leaving: Engine | None = None
     """What it ran before, and still drains."""
+    dozing: Engine | None = None
+    """What sleeps on it, with nothing else to run: it gives way to whatever is bound."""
     polls: int = 0
     poll_dropped_s: float | None = None
     """When its last long poll broke off; None if another one came since."""
@@ -149,7 +152,7 @@ class Host:
     @property
     def assignment(self) -> Assignment:
         """What its long poll answers."""
-        engine = self.engine
+        engine = self.engine or self.dozing
         drain = self.leaving is None or not self.leaving.hung
         if engine is None or engine.manifest is None:
             return Assignment(version=self.changes.version, prefetch=self.prefetch, drain=drain)
@@ -161,6 +164,7 @@ class Host:
                 revision=engine.revision,
                 manifest=engine.manifest,
                 start_id=engine.start_id,
+                sleep_level=0 if self.engine is not None else dormitory.level_of(engine.manifest),
             ),
             prefetch=self.prefetch,
         )
@@ -179,8 +183,14 @@ class Host:
         """The host as the binder takes it; `in_flight` names the requests of each engine."""
         engine = self.engine
         if engine is None:
-            draining = not self.is_free
-            return SeenHost(self.host_id, self.pool, draining=draining, since=self.registered_at)
+            dozing = self.dozing
+            return SeenHost(
+                self.host_id,
+                self.pool,
+                draining=not self.is_free,
+                since=self.registered_at,
+                dozes=None if dozing is None else (dozing.model, dozing.revision),
+            )
         return SeenHost(
             self.host_id,
             self.pool,
@@ -217,11 +227,35 @@ class Host:
 
     def assign(self, engine: Engine | None) -> None:
         """Changes what it shall run, and answers its long poll."""
-        gone = self.engine
+        gone = self.engine or self.dozing
+        self.dozing = None
         if gone is not None and gone.report is not None and gone.phase not in GONE:
             self.leaving = gone
         self.engine = engine
         self.changes.bump()
+
+    def doze(self) -> None:
+        """Has its engine sleep; the host is free for any other from now on."""
+        self.engine, self.dozing = None, self.engine
+        self.changes.bump()
+
+    def wake(self, start_id: str, now_s: float) -> Engine:
+        """Has the engine that sleeps on it serve again, for the start of this id.
+
+        Raises:
+            LookupError: If none sleeps on it.
+        """
+        if self.dozing is None:
+            raise LookupError("no engine sleeps here")
+        engine, self.dozing = self.dozing, None
+        engine.start_id, engine.bound_s, engine.ready_s = start_id, now_s, None
+        engine.marks, engine.announced = {}, False
+        if engine.report is not None:  # it serves nothing until it says so anew
+            asleep = {"phase": EnginePhase.SLEEPING, "url": None, "marks": ()}
+            engine.report = engine.report.model_copy(update=asleep)
+        self.engine = engine
+        self.changes.bump()
+        return engine
 
     def observe(self, report: EngineReport | None, now_s: float) -> bool:
         """Takes over a report, on its bound engine or the one that leaves; True if it is news."""
@@ -243,6 +277,11 @@ class Host:
                 self.retires = self.retires or report.phase is EnginePhase.DRAINING
             elif self.engine.report is not None:
                 self.engine.vanished += 1
+        if self.dozing is not None:
+            if told == self.dozing.engine_id and report is not None:
+                self.dozing.observe(report, now_s)
+            if told != self.dozing.engine_id or self.dozing.phase in GONE:
+                self.assign(None)  # it died in its sleep
         if self.leaving is not None:
             if report is None or told != self.leaving.engine_id or report.phase in GONE:
                 self.leaving = None
@@ -318,5 +357,5 @@ class Fleet:
 
     def engines(self) -> list[Engine]:
         """All engines, those that leave too, by id."""
-        leaving = [h.leaving for h in self if h.leaving is not None]
-        return sorted(self.bound() + leaving, key=lambda engine: engine.engine_id)
+        others = [e for h in self for e in (h.leaving, h.dozing) if e is not None]
+        return sorted(self.bound() + others, key=lambda engine: engine.engine_id)

@@ -46,7 +46,9 @@ class StateMetrics:
             bound = free = 0
             for host in (host for host in fleet if host.pool == pool):
                 number = max(1, len(host.registration.accelerators))
-                bound, free = (bound, free + number) if host.is_free else (bound + number, free)
+                # A sleeper holds its accelerators, though it gives way.
+                idle = host.is_free and host.dozing is None
+                bound, free = (bound, free + number) if idle else (bound + number, free)
             self._accelerators.labels(pool, "bound").set(bound)
             self._accelerators.labels(pool, "free").set(free)
 

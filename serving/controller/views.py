@@ -175,7 +175,7 @@ def _engine_view(engine: Engine, in_flight: int) -> EngineView:
 
 
 def _host_view(host: Host, now_s: float) -> HostView:
-    engine = host.engine or host.leaving
+    engine = host.engine or host.leaving or host.dozing
     return HostView(
         host_id=host.host_id,
         pool=host.pool,

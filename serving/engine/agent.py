@@ -184,6 +184,8 @@ class HostAgent:
                 # What is assigned may have changed during the drain, so it is read only now.
                 if self._assignment.engine is not None:
                     self._begin(self._assignment.engine)
+            if self._run is not None and (wanted := self._assignment.engine) is not None:
+                self._run.rest(wanted.sleep_level, wanted.start_id)
 
     def _in_step(self) -> bool:
         wanted = self._assignment.engine

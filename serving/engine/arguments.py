@@ -35,7 +35,10 @@ def vllm_environment(manifest: Manifest, accelerators: tuple[str, ...]) -> dict[
     """
     if manifest.resources.accelerator == "cpu":
         return {}
-    return {"CUDA_VISIBLE_DEVICES": ",".join(accelerators)}
+    found = {"CUDA_VISIBLE_DEVICES": ",".join(accelerators)}
+    if manifest.scaling.idle != "stop":
+        found["VLLM_SERVER_DEV_MODE"] = "1"  # its routes of sleep; behind the token like all others
+    return found
 
 
 def _arguments(manifest: Manifest, folder: Path, installed: frozenset[str]) -> Iterator[str]:
@@ -73,6 +76,8 @@ def _arguments(manifest: Manifest, folder: Path, installed: frozenset[str]) -> I
     if engine.reasoning_parser is not None:
         yield f"--reasoning-parser={engine.reasoning_parser}"
 
+    if manifest.scaling.idle != "stop":
+        yield "--enable-sleep-mode"
     yield "--enable-request-id-headers"
     yield "--enable-prompt-tokens-details"
     yield "--disable-fastapi-docs"

@@ -12,6 +12,10 @@ from serving.protocol import EngineLoadReport
 
 PROBE_TIMEOUT_S = 60.0
 HEALTH_TIMEOUT_S = 3.0
+TURN_TIMEOUT_S = 120.0
+"""For a large model's weights on their way to the host's memory and back."""
+DISCARDED = 2
+"""Level of sleep at which the weights are thrown away."""
 POLL_S = 0.02
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -73,6 +77,33 @@ class EngineClient:
             return Probe(max_model_len=models.json()["data"][0].get("max_model_len"))
         except (httpx.HTTPError, ValueError, LookupError) as exc:
             raise UpstreamError(f"the engine did not answer its probe: {exc!r}") from exc
+
+    async def sleep(self, level: int) -> None:
+        """Has the engine give its accelerators' memory back; what runs in it is lost.
+
+        Raises:
+            UpstreamError: If it does not.
+        """
+        await self._turn(f"/sleep?level={level}")
+
+    async def wake(self, level: int) -> None:
+        """Has the engine take its accelerators' memory again, after it slept at a level.
+
+        Raises:
+            UpstreamError: If it does not.
+        """
+        await self._turn("/wake_up")
+        if level == DISCARDED:  # its weights are to be read again, and what it cached is void
+            await self._turn("/collective_rpc", {"method": "reload_weights"})
+            await self._turn("/reset_prefix_cache")
+
+    async def _turn(self, path: str, body: object = None) -> None:
+        try:
+            answer = await self._http.post(path, json=body, timeout=TURN_TIMEOUT_S)
+        except httpx.HTTPError as exc:
+            raise UpstreamError(f"the engine did not answer {path}: {exc!r}") from exc
+        if not answer.is_success:
+            raise UpstreamError(f"the engine answered {path} with {answer.status_code}")
 
     async def is_healthy(self) -> bool:
         """Whether the engine answers `/health` in time."""

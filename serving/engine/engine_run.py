@@ -83,6 +83,9 @@ class EngineRun:
         self._around = around
         self._on_change = on_change
         self._stop = asyncio.Event()
+        self._turn = asyncio.Event()
+        self._level = self._wanted_level = 0
+        self._start_id = assignment.start_id
         self._drains = True
         self._lease: Lease | None = None
         self._weights: Have | None = None
@@ -105,6 +108,12 @@ class EngineRun:
     def report(self) -> EngineReport:
         """What the host sees of the engine now."""
         return self._report
+
+    def rest(self, level: int, start_id: str) -> None:
+        """Has the engine sleep at a level, or wake at 0 for the start of this id; at once true of
+        `report` only where it is so already."""
+        self._wanted_level, self._start_id = level, start_id
+        self._turn.set()
 
     def stop(self, *, drain: bool = True) -> None:
         """Has the engine drained, unless that is in vain, and ended; `run` then returns."""
@@ -242,12 +251,36 @@ class EngineRun:
         await self._client.load()  # from now on it counts its steps
         failures = 0
         while failures < self._around.health_failures:
-            await asyncio.sleep(self._around.health_interval_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._around.health_interval_s):
+                    await self._turn.wait()
+            self._turn.clear()
+            while self._level != self._wanted_level:
+                await self._turn_over(self._client, url)
             failures = 0 if await self._client.is_healthy() else failures + 1
             # No news: the host's next report bears it along.
             load = await self._client.load()
             self._report = self._report.model_copy(update={"load": load})
         raise UpstreamError(f"the engine failed {failures} health checks in a row")
+
+    async def _turn_over(self, client: EngineClient, url: str) -> None:
+        """From awake to asleep, or back; from one depth of sleep to another by way of awake."""
+        if self._level == 0:
+            self._level = self._wanted_level
+            self._change(phase=EnginePhase.SLEEPING, url=None, token=None)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._around.drain_timeout_s):
+                    await self._until_idle(client)
+            await client.sleep(self._level)
+            return
+        began = PhaseMark(phase=StartPhase.BOUND, at=time.time())
+        self._change(start_id=self._start_id, marks=(began,))
+        await client.wake(self._level)
+        self._level = 0
+        self._mark(StartPhase.ENGINE_READY, time.time())
+        await client.probe(self._assignment.manifest.name)
+        self._mark(StartPhase.PROBED, time.time())
+        self._change(phase=EnginePhase.READY, url=url, token=self._token)
 
     async def _drain(self, life: "asyncio.Task[None]") -> None:
         was_ready = self._report.phase is EnginePhase.READY

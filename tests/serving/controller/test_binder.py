@@ -355,3 +355,17 @@ def _lowered(model: WantedModel, hosts: list[SeenHost]) -> WantedModel:
         target=max(model.min, min(model.target, have)), same_engine=model.same_engine,
         asked_since_s=model.asked_since_s, idle_s=model.idle_s, retry_at_s=model.retry_at_s,
     )  # fmt: skip
+
+
+def test_plan_wakes_a_sleeper_for_its_model_and_disturbs_another_last() -> None:
+    mine = SeenHost("h3", "cpu", since=9.0, dozes=("a", 1))
+    others = SeenHost("h1", "cpu", dozes=("b", 1))
+    hosts = [others, host("h2"), mine]
+    assert moves(plan([want("a", 1)], hosts, 0.0)) == [bind("h3", "a")]
+    assert moves(plan([want("c", 1)], hosts, 0.0)) == [bind("h2", "c")]
+    assert moves(plan([want("c", 1)], [others], 0.0)) == [bind("h1", "c")]
+    old = SeenHost("h1", "cpu", dozes=("a", 1))
+    changed = want("a", 1, revision=2)
+    assert moves(plan([changed], [old, host("h2")], 0.0)) == [bind("h2", "a", 2)]
+    rescaled = want("a", 1, revision=2, same_engine=frozenset({1}))
+    assert moves(plan([rescaled], [old, host("h2")], 0.0)) == [bind("h1", "a", 2)]

@@ -100,6 +100,7 @@ class FakeEngine:
 
     healthy: bool = True
     completions_status: int = 200
+    turn_status: int = 200
     in_flight: int = 0
     seen: list[str] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
@@ -127,6 +128,8 @@ class FakeEngine:
             case "/v1/completions":
                 assert json.loads(request.content)["max_tokens"] == 1
                 return httpx.Response(self.completions_status, json={})
+            case "/sleep" | "/wake_up" | "/collective_rpc" | "/reset_prefix_cache":
+                return httpx.Response(self.turn_status, json={})
             case "/penstock/in_flight":
                 return httpx.Response(200, json={"in_flight": self.in_flight})
         return httpx.Response(404)

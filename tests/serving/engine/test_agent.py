@@ -159,3 +159,18 @@ async def test_check_fails_after_close(tmp_path: Path) -> None:
         await stage.agent.close()
         with pytest.raises(UnavailableError, match="has ended"):
             stage.agent.check()
+
+
+async def test_assigned_sleep_and_wake_reach_the_running_engine(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        wanted = assignment()
+        await stage.controller.assign(wanted)
+        await stage.controller.wait_for_phase(READY)
+        await stage.controller.assign(wanted.model_copy(update={"sleep_level": 1}))
+        await stage.controller.wait_for_phase(EnginePhase.SLEEPING)
+        await stage.engine.wait_for("/sleep")
+        stage.controller.reports.clear()
+        await stage.controller.assign(wanted.model_copy(update={"start_id": "start-2"}))
+        report = await stage.controller.wait_for_phase(READY)
+        assert report.start_id == "start-2"
+        assert len(stage.launcher.leases) == 1, "the same engine"
