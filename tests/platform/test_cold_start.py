@@ -204,3 +204,7 @@ def test_traces_outlive_the_controller(
 
     after = eventually(told, 30, "the next controller knows the start")
     assert after[0] == before
+    another = deploy("deployed-after-it")
+    eventually(
+        lambda: another in [m.id for m in client.models.list()], 30, "the gateway follows again"
+    )
