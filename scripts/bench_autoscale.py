@@ -306,6 +306,14 @@ def first_engines(starts: Sequence[dict[str, Any]]) -> list[str]:
     return [engine_id for _, engine_id in first.values()]
 
 
+def decide_ms() -> float:
+    """CPU milliseconds in which the policy decides a thousand models, the median of its bench."""
+    done = subprocess.run(
+        [sys.executable, "-m", "autoscaler.bench"], capture_output=True, text=True, check=True
+    )
+    return float(json.loads(done.stdout)["cpu_ms_p50"])
+
+
 def report(
     options: argparse.Namespace,
     tally: Tally,
@@ -339,6 +347,7 @@ def report(
         "engines_max": most,
         "ttft_p50_s": round(statistics.median(first_s), 3),
         "steady_s": options.steady_s,
+        "decide_1000_ms": decide_ms(),
         "load": round(os.getloadavg()[0], 1),
     }
     sys.stdout.write(json.dumps(line) + "\n")

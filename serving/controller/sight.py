@@ -93,18 +93,25 @@ class Claim:
     spare: int  # engines above its minimum
 
 
-def room_for(
-    name: str, claims: Mapping[str, Claim], free: Counter[str], growable: Mapping[str, int]
-) -> int:
-    """Further engines of the model that hosts could take: free ones, ones that the pool may grow
+def rooms(
+    claims: Mapping[str, Claim], free: Mapping[str, int], growable: Mapping[str, int]
+) -> dict[str, int]:
+    """Further engines of each model that hosts could take: free ones, ones that the pool may grow
     by, and those that the binder would take from models of lower priority."""
-    mine = claims[name]
-    lower = sum(
-        claim.spare
-        for other, claim in claims.items()
-        if other != name and claim.pool == mine.pool and claim.priority < mine.priority
-    )
-    return free[mine.pool] + growable.get(mine.pool, 0) + lower
+    spare: dict[str, Counter[int]] = {}
+    for claim in claims.values():
+        spare.setdefault(claim.pool, Counter())[claim.priority] += claim.spare
+    below = {
+        (pool, priority): sum(n for other, n in by_priority.items() if other < priority)
+        for pool, by_priority in spare.items()
+        for priority in by_priority
+    }
+    return {
+        name: free.get(claim.pool, 0)
+        + growable.get(claim.pool, 0)
+        + below[claim.pool, claim.priority]
+        for name, claim in claims.items()
+    }
 
 
 def count_free(hosts: Iterable[Host]) -> Counter[str]:

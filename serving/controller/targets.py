@@ -95,7 +95,7 @@ class Targets:
         self._specs = {model.name: sight.spec_of(model, now.at) for model in models}
         claims = {m.name: self._claim(m, bound.get(m.name, [])) for m in models}
         self._last, self._lacking_since = {}, {}
-        free = sight.count_free(self._fleet)
+        room = sight.rooms(claims, sight.count_free(self._fleet), self.growable)
         draining = sight.count_draining(self._fleet)
         for model in models:
             name, engines = model.name, bound.get(model.name, [])
@@ -103,7 +103,7 @@ class Targets:
                 engines,
                 draining[name],
                 None if demands is None else demands.get(name, NO_DEMAND),
-                sight.room_for(name, claims, free, self.growable),
+                room[name],
                 self._start_s(model, now.s),
                 self.capacities.of(model),
                 now,

@@ -6,7 +6,7 @@ import pytest
 
 from serving.controller.demand import Counts, Demand
 from serving.controller.moment import Moment
-from serving.controller.sight import Claim, cold_start_s, look, room_for
+from serving.controller.sight import Claim, cold_start_s, look, rooms
 from serving.controller.traces import Trace
 from serving.protocol import StartPhase
 
@@ -40,8 +40,9 @@ def test_room_is_what_is_free_what_may_grow_and_what_lower_priorities_can_spare(
         "higher": Claim("cpu", 1, 5),
         "elsewhere": Claim("h200x1", -1, 5),
     }
-    assert room_for("mine", claims, Counter(cpu=1), {"cpu": 3}) == 6
-    assert room_for("lower", claims, Counter(), {}) == 0
+    found = rooms(claims, Counter(cpu=1), {"cpu": 3})
+    assert (found["mine"], found["lower"], found["higher"]) == (6, 4, 12)
+    assert rooms(claims, {}, {})["elsewhere"] == 0
 
 
 def test_snapshot_without_a_gateway_knows_no_demand() -> None:
