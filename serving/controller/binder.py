@@ -16,7 +16,8 @@ The rules, in the order in which they apply:
    LONG_IDLE_S and is of no higher priority; an engine of a model of lower priority, the lowest
    first; and, where it has none itself, an engine of a model of its own priority that has two or
    more, the one with most. Idle means that nobody waits or runs anywhere in that model; of several
-   idle ones, the model that had no request for the longest time gives way.
+   idle ones, the model that had no request for the longest time gives way. A trial of a new
+   revision takes idle engines of other models only.
 
 A host that drains, or lost its engine in this very plan, counts as one that is coming: no second
 engine is moved for the same need.
@@ -81,6 +82,7 @@ class WantedModel:
     idle_s: float | None = None  # since its last request; None: it has some, or nobody can tell
     retry_at_s: float | None = None  # monotonic; no start before
     avoid: frozenset[str] = frozenset()  # hosts on which the last start failed
+    trial_of: str = ""  # the model whose new revision this is, tried on a share of its requests
     replaces: bool = True  # an old engine goes first where no host is free for a new one
 
     def is_current(self, engine: SeenEngine) -> bool:
@@ -263,12 +265,13 @@ class _Board:
 
     def make_room_elsewhere(self, model: WantedModel) -> None:
         """An engine of another model gives way; see rule 5."""
-        if model.asked_since_s is None and self.have(model) >= model.min:
+        if not model.trial_of and model.asked_since_s is None and self.have(model) >= model.min:
             return
         candidates = [
             (rank, host_id)
             for host_id, engine in self.bound.items()
-            if self.pool_of[host_id] == model.pool and engine.model != model.name
+            if self.pool_of[host_id] == model.pool
+            and engine.model not in (model.name, model.trial_of)
             if (rank := self._ease_of_taking(model, host_id, engine)) is not None
         ]
         if candidates:
@@ -285,6 +288,8 @@ class _Board:
             return None
         cost = _cost_of_loss((host_id, engine))
         has_none = self.have(taker) == 0
+        if taker.trial_of and owner.idle_s is None:
+            return None
         if owner.idle_s is not None and (
             has_none or (owner.idle_s >= LONG_IDLE_S and owner.priority <= taker.priority)
         ):

@@ -158,7 +158,7 @@ class Rollouts:
     def tracks(self, model: DeployedModel, wanted: WantedModel) -> list[WantedModel]:
         """The model as the binder takes it: twice while a canary is on its way.
 
-        The new revision takes free hosts only: nobody's engine goes for a trial.
+        The new revision takes free hosts and those of idle models: nobody waits for a trial.
         """
         replaces = model.manifest.rollout.no_room == "replace"
         canary = self._canaries.get(model.name)
@@ -182,6 +182,7 @@ class Rollouts:
                 target=0 if gone else new,
                 min=0,
                 asked_since_s=None,
+                trial_of=model.name,
             ),
         ]
 

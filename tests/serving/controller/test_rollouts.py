@@ -115,6 +115,26 @@ async def test_canary_takes_free_hosts_only(world: World) -> None:
     assert "no engine of the new revision" in world.loop.rollouts.why("guide")
 
 
+async def test_canary_takes_an_idle_models_host_and_no_busy_ones(world: World) -> None:
+    hosts = [world.host("h1"), world.host("h2")]
+    await world.deploy(scaling={"min": 1, "max": 1})
+    await world.deploy("another", scaling={"min": 0, "max": 1, "idle_timeout_s": 3600})
+    world.ask("another", queued=1)
+    world.run()
+    for host in hosts:
+        host.start()
+    world.ask("another", running={"x": 1})
+    world.run()
+    await world.deploy(**other())
+    world.run(30.0)
+    assert sorted(h.assigned.manifest.name for h in hosts if h.assigned) == ["another", "guide"]
+    world.ask("another")
+    world.run()
+    hosts[1 if hosts[0].assigned.manifest.name == "guide" else 0].idle()
+    world.run(1.0)
+    assert sorted(h.assigned.revision for h in hosts if h.assigned) == [1, 2]
+
+
 async def test_old_engine_that_dies_beside_a_canary_comes_back_as_it_was(world: World) -> None:
     hosts = await old_and_new(world)
     hosts[1].start()
