@@ -1,0 +1,197 @@
+"""Rollouts on real engines: revisions whose answers tell them apart, under load."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.platform.conftest import API_KEY
+from tests.platform.platform import Platform, eventually
+
+pytestmark = pytest.mark.engine
+
+ROOT = Path(__file__).parents[2]
+CLIENTS = 50
+MOVES = 10
+SHARED = 1200
+SLOW_LAYERS = 4
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two models of one shape that say different things, and one of many times their size."""
+    folder = tmp_path_factory.mktemp("weights")
+    made = {name: folder / name for name in ("red", "blue", "slow")}
+    tiny = [sys.executable, "-m", "tests.serving.engine.tiny_model"]
+    for seed, name in enumerate(("red", "blue")):
+        subprocess.run([*tiny, made[name], "--seed", str(seed)], check=True, cwd=ROOT)
+    large = [sys.executable, ROOT / "scripts" / "make_model.py", made["slow"]]
+    subprocess.run([*large, "--layers", str(SLOW_LAYERS)], check=True, capture_output=True)
+    return made
+
+
+@pytest.fixture
+def name(platform: Platform) -> Iterator[str]:
+    yield "painted"
+    platform.penstock("delete", "painted")
+    eventually(
+        lambda: not [e for e in platform.items("engines") if e["model"] == "painted"],
+        30,
+        "engines of the deleted model end",
+    )
+
+
+def deploy(
+    platform: Platform, folder: Path, name: str, source: Path, *flags: str, **fields: Any
+) -> None:
+    document = {
+        "name": name,
+        "source": source.as_uri(),
+        "engine": {"max_num_seqs": 32, "kv_cache_gib": 0.03, "max_model_len": 256},
+        "scaling": {"min": 1, "max": 1, "idle_timeout_s": 600},
+        **fields,
+    }
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(document))
+    done = platform.penstock("deploy", "-f", str(path), *flags)
+    assert done.returncode == 0, done.stderr
+
+
+@asynccontextmanager
+async def tenant(platform: Platform) -> AsyncIterator[httpx.AsyncClient]:
+    headers = {"Authorization": f"Bearer {API_KEY}"}
+    limits = httpx.Limits(max_connections=CLIENTS)
+    async with httpx.AsyncClient(
+        base_url=platform.url, headers=headers, timeout=60, limits=limits, trust_env=False
+    ) as http:
+        yield http
+
+
+async def say(http: httpx.AsyncClient, name: str, tokens: int = 4) -> str:
+    """What the model says to the same words each time, streamed."""
+    body = {"model": name, "prompt": "paint", "max_tokens": tokens, "temperature": 0,
+            "stream": True, "ignore_eos": True}  # fmt: skip
+    said = ""
+    async with http.stream("POST", "/v1/completions", json=body) as answer:
+        assert answer.status_code == 200, await answer.aread()
+        ended = False
+        async for line in answer.aiter_lines():
+            if line == "data: [DONE]":
+                ended = True
+            elif line.startswith("data: "):
+                event = json.loads(line[6:])
+                assert "error" not in event, event
+                said += event["choices"][0]["text"]
+        assert ended
+    return said
+
+
+def rollout(platform: Platform, name: str, *flags: str) -> dict[str, Any]:
+    done = platform.penstock("rollout", "status", name, "--output", "json", *flags)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+async def test_rollouts_and_undos_under_load_fail_no_request(
+    platform: Platform, name: str, weights: dict[str, Path], tmp_path: Path
+) -> None:
+    deploy(platform, tmp_path, name, weights["red"])
+    heard: Counter[str] = Counter()
+    over = asyncio.Event()
+
+    async def client(http: httpx.AsyncClient) -> None:
+        while not over.is_set():
+            heard[await say(http, name)] += 1
+            await asyncio.sleep(0.1)
+
+    async with tenant(platform) as http, asyncio.TaskGroup() as clients:
+        red = await say(http, name)
+        for _ in range(CLIENTS):
+            clients.create_task(client(http))
+        try:
+            for move in range(MOVES):
+                if move % 2:
+                    done = await asyncio.to_thread(platform.penstock, "rollout", "undo", name)
+                    assert done.returncode == 0, done.stderr
+                else:
+                    colour = ("blue", "red")[(move // 2) % 2]
+                    await asyncio.to_thread(
+                        deploy, platform, tmp_path, name, weights[colour], "--no-wait"
+                    )
+                view = await asyncio.to_thread(rollout, platform, name, "--wait", "60")
+                assert view["done"]
+        finally:
+            over.set()
+    assert len(heard) == 2
+    assert heard[red] > 0
+    assert sum(heard.values()) > CLIENTS
+
+
+async def test_canary_gets_its_share_and_is_promoted_where_it_is_no_worse(
+    platform: Platform, name: str, weights: dict[str, Path], tmp_path: Path
+) -> None:
+    deploy(platform, tmp_path, name, weights["red"])
+    canary = {
+        "steps": [25, 100], "step_s": 1, "min_requests": 100,
+        "gate": {"ttft_p95": 20, "tpot_p95": 20},
+    }  # fmt: skip
+    async with tenant(platform) as http:
+        red = await say(http, name)
+        deploy(platform, tmp_path, name, weights["blue"], "--no-wait", rollout={"canary": canary})
+        assert platform.penstock("rollout", "pause", name).returncode == 0
+        await ready(platform, name)
+        heard: Counter[str] = Counter()
+        for _ in range(SHARED // 24):
+            heard.update(await asyncio.gather(*(say(http, name, 1) for _ in range(24))))
+        first_words = {said: count for said, count in heard.items() if not red.startswith(said)}
+        assert sum(first_words.values()) / heard.total() == pytest.approx(0.25, abs=0.04)
+        assert platform.penstock("rollout", "resume", name).returncode == 0
+        for _ in range(20):
+            await asyncio.gather(*(say(http, name) for _ in range(24)))
+            if rollout(platform, name)["canary"] is None:
+                break
+        view = await asyncio.to_thread(rollout, platform, name, "--wait", "30")
+        assert (view["canary"], view["done"]) == (None, True)
+        assert await say(http, name) != red
+
+
+async def test_slow_canary_is_rolled_back_in_its_first_step(
+    platform: Platform, name: str, weights: dict[str, Path], tmp_path: Path
+) -> None:
+    deploy(platform, tmp_path, name, weights["red"])
+    canary = {"steps": [20, 100], "step_s": 600, "min_requests": 20}
+    async with tenant(platform) as http:
+        red = await say(http, name, 16)
+        deploy(platform, tmp_path, name, weights["slow"], "--no-wait", rollout={"canary": canary})
+        await ready(platform, name)
+        heard: Counter[str] = Counter()
+        for _ in range(60):
+            heard.update(await asyncio.gather(*(say(http, name, 16) for _ in range(6))))
+            if rollout(platform, name)["canary"] is None:
+                break
+        view = await asyncio.to_thread(rollout, platform, name, "--wait", "30")
+        assert view["canary"] is None
+        assert await say(http, name, 16) == red
+    assert heard[red] / heard.total() > 0.65
+    events = [event["message"] for event in platform.items("events") if event["model"] == name]
+    assert any("p95 is" in said and "gives way to revision" in said for said in events)
+
+
+async def ready(platform: Platform, name: str) -> None:
+    """The revision that was deployed last has an engine."""
+    revision = rollout(platform, name)["revision"]
+
+    def there() -> bool:
+        found = [e for e in platform.items("engines") if e["model"] == name]
+        return any(e["revision"] == revision and e["phase"] == "ready" for e in found)
+
+    await asyncio.to_thread(eventually, there, 60, f"revision {revision} is ready")
