@@ -9,12 +9,22 @@ messages may be sent again after a failure: what is known already changes nothin
 """
 
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from serving.protocol import Message
 
 MAX_COUNT = 2**31 - 1
+MAX_NAME = 64
+
+
+def _short(value: object) -> object:
+    return value[:MAX_NAME] if isinstance(value, str) else value
+
+
+Short = Annotated[str, BeforeValidator(_short)]
+"""A name as long as its column; the rest is cut off, for a row must not fail by its names."""
 
 
 class UsageStatus(StrEnum):
@@ -38,12 +48,12 @@ class UsageRow(Message):
     """One request as its gateway settled it."""
 
     usage_id: str = Field(min_length=1, max_length=64)
-    org_id: str = Field(default="", max_length=64)
-    project_id: str = Field(default="", max_length=64)
-    key_id: str = Field(default="", max_length=64)
-    model: str = Field(default="", max_length=64)
+    org_id: Short = ""
+    project_id: Short = ""
+    key_id: Short = ""
+    model: Short = ""
     revision: int = 0
-    route: str = Field(default="", max_length=64)
+    route: Short = ""
     tier: str = Field(default="", max_length=16)
     """OpenAI's service tier."""
     status: UsageStatus
@@ -55,7 +65,7 @@ class UsageRow(Message):
     duration_s: float = 0.0
     """0 where the gateway died."""
     attempts: int = Field(default=0, ge=0, le=MAX_COUNT)
-    engine_id: str = Field(default="", max_length=64)
+    engine_id: Short = ""
     """The last engine that had it."""
     prompt: int = Field(default=0, ge=0, le=MAX_COUNT)
     cached: int = Field(default=0, ge=0, le=MAX_COUNT)

@@ -21,6 +21,7 @@ from serving.controller.callers import Here, require_permission
 from serving.controller.http import read_body
 from serving.controller.internal import require_internal_token
 from serving.controller.usage_buckets import BucketQuery, page_of_usage, page_start
+from serving.controller.usage_keeper import LAG_S
 from serving.controller.usage_queries import EXPORTED, Span
 from serving.logs import get_logger
 from serving.metered import (
@@ -130,10 +131,12 @@ async def export_usage(
 
 @admin.get("/usage/reconcile")
 async def reconcile(here: Here, since: Since = None) -> ReconcileView:
-    """Holds usage against attempts, and attempts against the engines' counters."""
+    """Holds usage against attempts, and attempts against the engines' counters, up to some seconds
+    ago."""
     while await here.usage.resolve():
         pass
-    return await usage_queries.reconcile(here.store, _span(since, None).since)
+    span = _span(since, time.time() - LAG_S)
+    return await usage_queries.reconcile(here.store, span)
 
 
 @organization.get("/usage/completions")

@@ -9,14 +9,17 @@ from serving.controller import usage_queries
 from serving.controller.changes import stopped_within
 from serving.controller.database import DatabaseError
 from serving.controller.store import Store
+from serving.controller.usage_queries import Span
 from serving.controller.usage_store import PRUNED_AT_ONCE, UsageStore
 from serving.logs import get_logger
 from serving.metrics import METERING_DRIFT, USAGE_UNRESOLVED
 
 RESOLVE_INTERVAL_S = 2.0
 RECONCILE_INTERVAL_S = 60.0
-RECONCILED_S = 86_400.0
+RECONCILED_S = 3600.0
 """The metric of drift looks at what was stored within this time."""
+LAG_S = 15.0
+"""What was stored since then may still lack its other side."""
 
 DAY_S = 86_400.0
 
@@ -56,7 +59,7 @@ class UsageKeeper:
                 log.warning("usage_not_kept", error=str(exc))
 
     async def _look_after(self, now: float) -> None:
-        seen = await usage_queries.reconcile(self._store, now - RECONCILED_S)
+        seen = await usage_queries.reconcile(self._store, Span(now - RECONCILED_S, now - LAG_S))
         for drift in seen.drifts:
             self._drift.labels(drift.between, drift.kind).set(drift.tokens)
         self._unresolved.clear()

@@ -123,14 +123,18 @@ async def unresolved(store: Store) -> Mapping[str, int]:
         return {status: int(number) for status, number in (await db.execute(query)).all()}
 
 
-async def reconcile(store: Store, since: float) -> ReconcileView:
-    """Holds the counts of what was stored from `since` (Unix seconds) on against each other.
+async def reconcile(store: Store, span: Span) -> ReconcileView:
+    """Holds the counts of what was stored within the span against each other.
+
+    Gateways and hosts tell their sides a second apart, so that it should end some seconds ago.
 
     Raises:
         DatabaseError: If the database does not answer.
     """
     usage, attempts = USAGE.c, ATTEMPTS.c
-    whole = and_(usage.stored_at >= since, usage.status == UsageStatus.COMPLETE.value, usage.known)
+    used = and_(usage.stored_at >= span.since, usage.stored_at < span.until)
+    made = and_(attempts.stored_at >= span.since, attempts.stored_at < span.until)
+    whole = and_(used, usage.status == UsageStatus.COMPLETE.value, usage.known)
     joined = USAGE.outerjoin(ATTEMPTS, attempts.attempt_id == usage.attempt_id)
     both = select(
         func.count().label("whole"),
@@ -142,57 +146,61 @@ async def reconcile(store: Store, since: float) -> ReconcileView:
     ).select_from(joined)
     async with store.transaction() as db:
         one = (await db.execute(both.where(whole))).one()
-        requests = await _count(db, USAGE, usage.stored_at >= since)
+        requests = await _count(db, USAGE, used)
         return ReconcileView(
-            since=datetime.fromtimestamp(since, UTC),
+            since=datetime.fromtimestamp(span.since, UTC),
             requests=requests,
-            attempts=await _count(db, ATTEMPTS, attempts.stored_at >= since),
-            unresolved=await _count(db, USAGE, usage.stored_at >= since, ~usage.known),
-            unknown=await _count(
-                db, USAGE, usage.stored_at >= since, usage.status == UsageStatus.UNKNOWN.value
-            ),
+            attempts=await _count(db, ATTEMPTS, made),
+            unresolved=await _count(db, USAGE, used, ~usage.known),
+            unknown=await _count(db, USAGE, used, usage.status == UsageStatus.UNKNOWN.value),
             usage_without_attempt=one.whole - one.found,
-            attempts_without_usage=await _lone_attempts(db, since),
-            lost_attempts=int((await db.execute(_totals(since, "lost"))).scalar_one() or 0),
+            attempts_without_usage=await _lone_attempts(db, made),
+            lost_attempts=int((await db.execute(_totals(span, "lost"))).scalar_one() or 0),
             drifts=[
                 DriftView(between="usage and attempts", kind="prompt",
                           left=int(one.u_prompt or 0), right=int(one.a_prompt or 0)),
                 DriftView(between="usage and attempts", kind="completion",
                           left=int(one.u_completion or 0), right=int(one.a_completion or 0)),
-                *await _engine_drifts(db, since),
+                *await _engine_drifts(db, span),
             ],
         )  # fmt: skip
 
 
-async def _engine_drifts(db: AsyncConnection, since: float) -> Sequence[DriftView]:
+async def _engine_drifts(db: AsyncConnection, span: Span) -> Sequence[DriftView]:
     totals = ENGINE_TOTALS.c
-    of_engines = and_(ATTEMPTS.c.engine_id == totals.engine_id, totals.stored_at >= since)
-    summed = select(func.sum(ATTEMPTS.c.prompt).label("prompt"),
-                    func.sum(ATTEMPTS.c.completion).label("completion"),
-                    func.count().label("attempts")).select_from(
-        ATTEMPTS.join(ENGINE_TOTALS, of_engines))  # fmt: skip
+    # While an engine runs its recorder counts what no attempt that has ended tells of.
+    of_engines = and_(ATTEMPTS.c.engine_id == totals.engine_id, totals.final, _told_in(span))
+    summed = select(
+        func.count().label("attempts"),
+        func.sum(ATTEMPTS.c.prompt).label("prompt"),
+        func.sum(ATTEMPTS.c.completion).label("completion"),
+    ).select_from(ATTEMPTS.join(ENGINE_TOTALS, of_engines))
     stored = (await db.execute(summed)).one()
-    names = ("attempts", "prompt", "completion", "other_prompt", "other_completion",
-             "engine_prompt", "engine_completion")  # fmt: skip
-    told = (await db.execute(_totals(since, *names))).one()
-    told_of = {name: int(getattr(told, name) or 0) for name in names}
+    kinds = ("attempts", "prompt", "completion")
+    ended = (await db.execute(_totals(span, *kinds).where(totals.final))).one()
     drifts = [
         DriftView(between="attempts and recorders", kind=kind,
-                  left=int(getattr(stored, kind) or 0), right=told_of[kind])
-        for kind in ("attempts", "prompt", "completion")
+                  left=int(getattr(stored, kind) or 0), right=int(getattr(ended, kind) or 0))
+        for kind in kinds
     ]  # fmt: skip
     for kind in ("prompt", "completion"):
-        recorded = told_of[kind] + told_of[f"other_{kind}"]
-        own = told_of[f"engine_{kind}"]
+        names = (kind, f"other_{kind}", f"engine_{kind}")
+        recorded, other, own = (await db.execute(_totals(span, *names))).one()
         drifts.append(
-            DriftView(between="recorders and engines", kind=kind, left=recorded, right=own)
-        )
+            DriftView(between="recorders and engines", kind=kind,
+                      left=int(recorded or 0) + int(other or 0), right=int(own or 0))
+        )  # fmt: skip
     return drifts
 
 
-def _totals(since: float, *names: str) -> Select[Any]:
+def _told_in(span: Span) -> ColumnElement[bool]:
+    stored_at = ENGINE_TOTALS.c.stored_at
+    return and_(stored_at >= span.since, stored_at < span.until)
+
+
+def _totals(span: Span, *names: str) -> Select[Any]:
     sums = [func.sum(ENGINE_TOTALS.c[name]).label(name) for name in names]
-    return select(*sums).where(ENGINE_TOTALS.c.stored_at >= since)
+    return select(*sums).where(_told_in(span))
 
 
 def _sums(
@@ -209,6 +217,6 @@ async def _count(db: AsyncConnection, table: Table, *where: ColumnElement[bool])
     return int((await db.execute(query)).scalar_one())
 
 
-async def _lone_attempts(db: AsyncConnection, since: float) -> int:
+async def _lone_attempts(db: AsyncConnection, made: ColumnElement[bool]) -> int:
     settled = select(USAGE.c.usage_id).where(USAGE.c.usage_id == ATTEMPTS.c.usage_id).exists()
-    return await _count(db, ATTEMPTS, ATTEMPTS.c.stored_at >= since, ~settled)
+    return await _count(db, ATTEMPTS, made, ~settled)

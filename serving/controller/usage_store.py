@@ -11,7 +11,7 @@ from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serving.controller.store import Store
-from serving.controller.usage_rules import NOTHING, TokenCounts, UnknownRule, usage_of
+from serving.controller.usage_rules import TokenCounts, UnknownRule, usage_of
 from serving.controller.usage_tables import ATTEMPTS, ENGINE_TOTALS, USAGE, USAGE_HOURS
 from serving.metered import AttemptBatch, UsageRow, UsageStatus
 
@@ -35,12 +35,12 @@ class Sums:
     reasoning: int = 0
     engine_s: float = 0.0
 
-    def add_tokens(self, tokens: TokenCounts) -> None:
-        """Adds tokens alone."""
-        self.prompt += tokens.prompt
-        self.cached += tokens.cached
-        self.completion += tokens.completion
-        self.reasoning += tokens.reasoning
+    def add_tokens(self, tokens: TokenCounts, times: int = 1) -> None:
+        """Adds tokens alone, or takes them away."""
+        self.prompt += tokens.prompt * times
+        self.cached += tokens.cached * times
+        self.completion += tokens.completion * times
+        self.reasoning += tokens.reasoning * times
 
 
 class UsageStore:
@@ -70,7 +70,7 @@ class UsageStore:
                 one.requests += 1
                 one.unknown += row.status is UsageStatus.UNKNOWN
                 one.engine_s += row.duration_s if row.attempts else 0.0
-                one.add_tokens(_told(row))
+                one.add_tokens(_tokens(row))
             await _add_sums(db, sums)
         return len(new)
 
@@ -122,7 +122,9 @@ class UsageStore:
                 result = await db.execute(update(USAGE).where(mine).values(known=True, **values))
                 if result.rowcount == 1:
                     resolved += 1
-                    sums.setdefault(hour_key(row), Sums()).add_tokens(tokens)
+                    one = sums.setdefault(hour_key(row), Sums())
+                    one.add_tokens(tokens)
+                    one.add_tokens(_tokens(row), -1)
             await _add_sums(db, sums)
         return resolved
 
@@ -159,9 +161,7 @@ def hour_key(row: Any) -> HourKey:
     return (hour, row.org_id, row.project_id, row.key_id, row.model, row.tier)
 
 
-def _told(row: UsageRow) -> TokenCounts:
-    if not row.known:
-        return NOTHING
+def _tokens(row: Any) -> TokenCounts:
     return TokenCounts(row.prompt, row.cached, row.completion, row.reasoning)
 
 

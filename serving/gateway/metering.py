@@ -181,7 +181,7 @@ def settled(visit: Visit, status: UsageStatus, tier: str, at: float, now_s: floa
     """The row of a request that is over; `at` in Unix, `now_s` in monotonic seconds.
 
     A request whose first byte never left took nothing. Where one left, the engine's own count
-    holds; where the engine could not say it, the recorder will, bounded by what was delivered.
+    holds; where the engine could not say it, the recorder will, and what was delivered bounds it.
     """
     first_byte_s = visit.first_byte_s
     billed = first_byte_s is not None and status is not UsageStatus.FAILED
@@ -197,6 +197,8 @@ def settled(visit: Visit, status: UsageStatus, tier: str, at: float, now_s: floa
         "engine_id": visit.engine_id, "delivered": visit.delivered,
         "known": not billed or tokens is not None,
     }  # fmt: skip
+    if billed and tokens is None:
+        row["completion"] = visit.delivered  # until the recorder tells, or where there is none
     if tokens is not None:
         row["prompt"], row["cached"] = tokens.prompt, tokens.cached
         row["completion"], row["reasoning"] = tokens.completion, tokens.reasoning

@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 
 from serving.controller import usage_queries
 from serving.controller.store import Store
+from serving.controller.usage_queries import Span
 from serving.controller.usage_store import UsageStore
 from serving.controller.usage_tables import ATTEMPTS, USAGE, USAGE_HOURS
 from serving.usage_views import ReconcileView
@@ -37,7 +38,7 @@ async def read(database_url: str) -> Stored:
             rows = (await db.execute(select(USAGE))).all()
             attempts = (await db.execute(select(ATTEMPTS))).all()
             hours = (await db.execute(select(*sums))).one()
-        reconciled = await usage_queries.reconcile(store, 0)
+        reconciled = await usage_queries.reconcile(store, Span(0, 2e12))
     finally:
         await store.close()
     return Stored(

@@ -91,9 +91,12 @@ async def test_export_is_csv_or_json_lines(served: Served) -> None:
     assert nothing.text.count("\n") == 1, "the columns alone"
 
 
-async def test_reconcile_resolves_what_it_can_first(served: Served) -> None:
+async def test_reconcile_resolves_what_it_can_first(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await hand_in(served, row(1, known=False, completion=0, status="unknown"))
     await tell(served, batch(attempt(1)))
+    monkeypatch.setattr("serving.controller.usage_api.LAG_S", -1.0)
     answer = await served.admin.get("/admin/v1/usage/reconcile")
     seen = ReconcileView.model_validate_json(answer.content)
     assert (seen.requests, seen.unknown, seen.unresolved) == (1, 1, 0)

@@ -65,8 +65,8 @@ def attempt(number: int = 1, n: int = 1, **fields: object) -> AttemptRow:
     return AttemptRow.model_validate({**given, **fields})
 
 
-def batch(*rows: AttemptRow, **totals: int) -> AttemptBatch:
-    return AttemptBatch(engine_id="e1", rows=rows, totals=EngineTotals(**totals))
+def batch(*rows: AttemptRow, final: bool = False, **totals: int) -> AttemptBatch:
+    return AttemptBatch(engine_id="e1", rows=rows, totals=EngineTotals(**totals), final=final)
 
 
 async def sums(store: Store) -> tuple[int, int, int, int]:
@@ -95,12 +95,13 @@ async def test_usage_that_its_gateway_could_not_tell_is_told_by_the_recorder(sto
     unsaid = {"known": False, "prompt": 0, "cached": 0, "completion": 0}
     await usage.add_usage(
         [
-            row(1, status=UsageStatus.CANCELLED, delivered=3, **unsaid),
+            row(1, status=UsageStatus.CANCELLED, delivered=3, **{**unsaid, "completion": 3}),
             row(2, status=UsageStatus.UNKNOWN, **unsaid),
-            row(3, status=UsageStatus.CUT, delivered=9, attempts=2, **unsaid),
+            row(3, status=UsageStatus.CUT, delivered=9, attempts=2, **{**unsaid, "completion": 9}),
         ],
         AT,
     )
+    assert await sums(store) == (3, 0, 0, 12), "what was delivered counts until more is known"
     assert await usage.resolve() == 0
     await usage.add_attempts(batch(attempt(1), attempt(2), attempt(3, 1)), AT)
     assert await usage.resolve() == 2, "the second attempt of the third is not told yet"
@@ -126,8 +127,8 @@ async def test_reconcile_names_every_difference(store: Store) -> None:
     await usage.add_usage([row(1), row(2, completion=9), row(3)], AT)
     told = {"attempts": 4, "prompt": 40, "completion": 15, "other_prompt": 2, "lost": 1,
             "engine_prompt": 42, "engine_completion": 16}  # fmt: skip
-    await usage.add_attempts(batch(attempt(1), attempt(2), attempt(7), **told), AT)
-    seen = await usage_queries.reconcile(store, AT - 1)
+    await usage.add_attempts(batch(attempt(1), attempt(2), attempt(7), final=True, **told), AT)
+    seen = await usage_queries.reconcile(store, Span(AT - 1, AT + 1))
     assert (seen.requests, seen.attempts, seen.lost_attempts) == (3, 3, 1)
     assert (seen.usage_without_attempt, seen.attempts_without_usage) == (1, 1)
     drifts = {(one.between, one.kind): one.tokens for one in seen.drifts}
@@ -148,8 +149,8 @@ async def test_reconcile_is_clean_where_all_counts_agree(store: Store) -> None:
     await usage.add_usage([row(1)], AT)
     told = {"attempts": 1, "prompt": 10, "completion": 5, "engine_prompt": 10,
             "engine_completion": 5}  # fmt: skip
-    await usage.add_attempts(batch(attempt(1), **told), AT)
-    assert (await usage_queries.reconcile(store, AT - 1)).clean
+    await usage.add_attempts(batch(attempt(1), final=True, **told), AT)
+    assert (await usage_queries.reconcile(store, Span(AT - 1, AT + 1))).clean
 
 
 async def test_retention_deletes_rows_and_keeps_the_sums(store: Store) -> None:
