@@ -35,6 +35,11 @@ test: setup ## set up, then run all tests: units first, then real engines (PYTES
 test-metering: setup ## kill -9 of everything, thrice on each database; then all counts agree
 	$(BIN)/python -m tests.metering.run --real $(METERING_FLAGS)
 
+.PHONY: fuzz
+fuzz: setup ## 50,000 odd requests against a gateway (FUZZ_REQUESTS=n FUZZ_SEED=n)
+	FUZZ_REQUESTS=$${FUZZ_REQUESTS:-50000} FUZZ_SEED=$${FUZZ_SEED:-$$RANDOM} \
+	$(BIN)/python -m pytest tests/serving/gateway/test_fuzz.py $(PYTEST_FLAGS)
+
 .PHONY: check
 check: setup ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

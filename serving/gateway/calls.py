@@ -63,7 +63,6 @@ class Reading:
             model: The server's name for the model, where it is another.
         """
         fields = self.fields
-        prompt = read_prompt(fields)
         session = _session(fields)
         tier = fields.get("service_tier")
         sent = {name: value for name, value in fields.items() if name not in OURS}
@@ -75,11 +74,13 @@ class Reading:
             sent["cache_salt"] = cache_salt
         if model is not None:
             sent["model"] = model
+        body = self.encode(sent)  # first: what is nested too deeply ends here
+        prompt = read_prompt(fields)
         n = fields.get("n")
         return Call(
             model=self.model,
             stream=stream,
-            body=self.encode(sent),
+            body=body,
             max_tokens=self._max_tokens(),
             n=n if isinstance(n, int) else 1,
             service_tier=tier if isinstance(tier, str) else None,

@@ -7,6 +7,8 @@ loads files or unpickles (`prompt_embeds`, `media_io_kwargs`, `mm_processor_kwar
 makes one request cost as many (`use_beam_search`, `best_of`).
 """
 
+import orjson
+
 from models.errors import BadRequestError
 
 JsonObject = dict[str, object]
@@ -14,6 +16,18 @@ JsonObject = dict[str, object]
 
 def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
+
+
+def encode_json(value: object) -> bytes:
+    """JSON again.
+
+    Raises:
+        BadRequestError: If it is nested so deeply that nobody should have to read it: 254 levels.
+    """
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError as exc:
+        raise BadRequestError("the body is nested too deeply, or holds what JSON cannot") from exc
 
 
 SAMPLING = _names("""

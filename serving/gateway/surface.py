@@ -14,7 +14,7 @@ from serving.gateway import checks, fields
 from serving.gateway.calls import Reading
 from serving.gateway.checks import Check
 from serving.gateway.errors import Shape
-from serving.gateway.fields import JsonObject, keep_allowed
+from serving.gateway.fields import JsonObject, encode_json, keep_allowed
 from serving.gateway.forms import File, new_boundary, read_form, write_form
 from serving.gateway.media import check_urls
 
@@ -68,7 +68,7 @@ class Operation:
             model=model,
             fields=given,
             limits=OUTPUT_LIMITS if self.generates else (),
-            encode=orjson.dumps,
+            encode=encode_json,
             asks_usage=self.asks_usage,
             salted=self.salted,
             urls=tuple(urls),

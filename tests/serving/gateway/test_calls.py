@@ -157,3 +157,12 @@ def test_completion_without_a_prompt_is_refused(prompt: object) -> None:
     with pytest.raises(BadRequestError) as caught:
         COMPLETION.read(json.dumps({"model": "demo", "prompt": prompt}).encode())
     assert caught.value.param == "prompt"
+
+
+@pytest.mark.parametrize("depth", [255, 1000])
+def test_body_that_is_nested_too_deeply_is_refused(depth: int) -> None:
+    deep: object = 1
+    for _ in range(depth):
+        deep = [deep]
+    with pytest.raises(BadRequestError):
+        CHAT.read(chat(metadata={"a": deep})).call()
