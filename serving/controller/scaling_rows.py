@@ -188,7 +188,7 @@ async def add_demand(store: Store, seconds: Sequence[DemandSecond], now_at: floa
                     delete(DEMAND).where(and_(DEMAND.c.model == key[0], DEMAND.c.at == key[1]))
                 )
         await db.execute(insert(DEMAND), list(rows.values()))
-        await db.execute(delete(DEMAND).where(DEMAND.c.at < now_at - DEMAND_KEPT_S))
+        await db.execute(delete(DEMAND).where(DEMAND.c.at < int(now_at) - DEMAND_KEPT_S))
 
 
 async def read_demand(store: Store, model: str, since_at: float) -> list[DemandSecond]:
@@ -199,7 +199,7 @@ async def read_demand(store: Store, model: str, since_at: float) -> list[DemandS
     """
     query = (
         select(DEMAND)
-        .where(and_(DEMAND.c.model == model, DEMAND.c.at >= since_at))
+        .where(and_(DEMAND.c.model == model, DEMAND.c.at >= int(since_at)))
         .order_by(DEMAND.c.at)
     )
     async with store.transaction() as db:
