@@ -292,6 +292,7 @@ class ControlLoop:
         self._standings = {}
         bound = self.fleet.bound_by_model()
         pool_hosts = Counter(host.pool for host in self.fleet)
+        dozing = self.fleet.dozing()
         for model in models:
             engines = bound.get(model.name, [])
             ready = [engine for engine in engines if engine.life is Life.READY]
@@ -306,6 +307,7 @@ class ControlLoop:
                     starts=self._bindings.starts(model.name),
                     pool=pool,
                     pool_hosts=pool_hosts[pool],
+                    dozing_on=dozing.get(model.name, ""),
                 ),
                 moment.s,
             )

@@ -344,6 +344,10 @@ class Fleet:
                 engine.fetched_s = now_s
         return engine.fetched_s
 
+    def dozing(self) -> dict[str, str]:
+        """For each model with an engine that sleeps, the host of one of them."""
+        return {h.dozing.model: h.host_id for h in self if h.dozing is not None}
+
     def bury(self, engine: Engine) -> None:
         """Remembers an engine that is not bound any more, for the sake of its log."""
         self._past.append(engine)

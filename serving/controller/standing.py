@@ -18,6 +18,7 @@ class Seen:
     starts: Starts
     pool: str
     pool_hosts: int
+    dozing_on: str = ""  # the host on which an engine of the model sleeps, if one does
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ def assess(seen: Seen, now_s: float) -> Standing:
         )
     if seen.target == 0 and not seen.starting:
         last = f"the last start failed: {seen.starts.why}" if seen.starts.failures else ""
+        if seen.dozing_on:
+            last = f"its engine sleeps on {seen.dozing_on}"
         return Standing(ModelState.ASLEEP, last)
     public = "no host is free" if seen.waits_for_host else ""
     return Standing(ModelState.WAKING, _trouble(seen), public)

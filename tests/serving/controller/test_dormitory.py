@@ -41,6 +41,7 @@ async def test_engine_that_is_not_needed_sleeps_on_its_host(
     world.run()
     assert world.route().state is ModelState.ASLEEP
     assert world.route().endpoints == ()
+    assert world.loop.standing("guide").reason == "its engine sleeps on g1"
     assert [engine.phase for engine in world.loop.fleet.engines()] == [SLEEPING]
     assert world.loop.fleet.bound() == []
 
