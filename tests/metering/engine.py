@@ -25,7 +25,6 @@ from serving.engine.guard import TokenGuard
 
 FAILS = 0.02
 BREAKS = 0.02
-TOKEN = {"token": "x", "logprob": 0.0, "bytes": [120], "top_logprobs": []}
 TOKEN_S = (0.0005, 0.006)
 
 
@@ -84,7 +83,7 @@ def create_app(tally: Tally, chance: random.Random) -> FastAPI:
                 pass
             message = {"role": "assistant", "content": "x" * number}
             choice = {"index": 0, "message": message, "finish_reason": "length",
-                      "logprobs": {"content": [TOKEN] * number}}  # fmt: skip
+                      "token_ids": [1] * number}  # fmt: skip
             return {**head, "object": "chat.completion", "choices": [choice], "usage": usage}
 
         async def events() -> AsyncIterator[bytes]:
@@ -102,8 +101,8 @@ def create_app(tally: Tally, chance: random.Random) -> FastAPI:
 
 
 def _event(chunk: dict[str, object], delta: dict[str, str]) -> bytes:
-    tokens = {"content": [TOKEN]} if delta["content"] else None
-    choice = {"index": 0, "delta": delta, "finish_reason": None, "logprobs": tokens}
+    tokens = [1] if delta["content"] else None
+    choice = {"index": 0, "delta": delta, "finish_reason": None, "token_ids": tokens}
     return b"data: " + orjson.dumps({**chunk, "choices": [choice]}) + b"\n\n"
 
 
