@@ -39,7 +39,8 @@ from serving.controller.http import install_error_handlers
 from serving.controller.identities import Identities
 from serving.controller.loop import ControlLoop
 from serving.controller.manifest_folder import ManifestFolder
-from serving.controller.pools import PoolKeeper, pool_args
+from serving.controller.pool_sizes import check_pools
+from serving.controller.pools import PoolKeeper
 from serving.controller.registry import GIB, Limits, Registry
 from serving.controller.rollout_keeper import RolloutKeeper
 from serving.controller.scaling_log import ScalingLog
@@ -340,8 +341,7 @@ async def serve(settings: ControllerSettings) -> int:
     Raises:
         PenstockError: If it cannot start: port, database or settings.
     """
-    for pool in settings.pools:
-        pool_args(pool)
+    check_pools(settings)
     sock = listen(settings.controller_host, settings.controller_port)
     try:
         # Opened once before: a failure inside the server's start would be shown as a traceback.

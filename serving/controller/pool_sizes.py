@@ -19,7 +19,7 @@ from autoscaler.hosts import (
     size,
 )
 from autoscaler.snapshot import Decision
-from models.errors import PenstockError
+from models.errors import BadRequestError, PenstockError
 from models.hardware import PRICE_SHARE, CapacityClass, hardware_named
 from serving.controller.events import EventLog
 from serving.controller.moment import Moment
@@ -173,6 +173,26 @@ class PoolSizes:
             return pool.spec.node_start_s
         took = sorted(pool.took_s)
         return took[math.ceil(QUANTILE * len(took)) - 1]
+
+
+def check_pools(settings: ControllerSettings) -> None:
+    """Refuses pools whose names or numbers cannot be.
+
+    Raises:
+        BadRequestError: Naming the setting.
+    """
+    for pool in settings.pools:
+        pool_args(pool)
+    for pool, least in settings.pools_min.items():
+        most = settings.pools.get(pool)
+        if most is not None and 0 <= least <= most:
+            continue
+        wrong = f"{pool!r} is no pool" if most is None else f"{least} is not within 0 and {most}"
+        raise BadRequestError(
+            f"PENSTOCK_POOLS_MIN: {wrong}",
+            param="PENSTOCK_POOLS_MIN",
+            hint='as {"h200x8": 1}, with each pool in PENSTOCK_POOLS',
+        )
 
 
 def pool_spec(settings: ControllerSettings, pool: str, most: int) -> PoolSpec:

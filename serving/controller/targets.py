@@ -113,6 +113,7 @@ class Targets:
             self.decisions.note(name, now.at, before, decision, seen)
             if seen.ready + seen.starting < decision.target:
                 self._lacking_since[name] = lacking.get(name, now.at)
+        self.capacities.keep_only(engine.engine_id for engine in self._fleet.engines())
         self._autoscaler.keep_only(set(self._last))
         self.decisions.keep_only(set(self._last))
 

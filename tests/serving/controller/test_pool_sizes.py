@@ -2,8 +2,9 @@
 
 import pytest
 
+from models.errors import BadRequestError
 from serving.controller.events import EventLog
-from serving.controller.pool_sizes import pool_spec
+from serving.controller.pool_sizes import check_pools, pool_spec
 from serving.controller.registry import Limits, Registry
 from serving.controller.store import Store
 from tests.serving.controller.world import World, settings
@@ -75,3 +76,14 @@ def test_price_is_that_of_the_hardware() -> None:
     spec = pool_spec(where, "h200x8", 2)
     assert spec.price_per_hour == pytest.approx(8 * 6.31)
     assert spec.hold_s() == pytest.approx(100.0 * (1 + 60.0 / (8 * 6.31)))
+
+
+@pytest.mark.parametrize("least", [{"h100x1": 1}, {"cpu": 9}, {"cpu": -1}])
+def test_impossible_minimum_is_refused(least: dict[str, int]) -> None:
+    with pytest.raises(BadRequestError, match="PENSTOCK_POOLS_MIN"):
+        check_pools(settings(pools={"cpu": 2}, pools_min=least))
+
+
+def test_impossible_shape_is_refused() -> None:
+    with pytest.raises(BadRequestError, match="no shape"):
+        check_pools(settings(pools={"gpus": 2}))
