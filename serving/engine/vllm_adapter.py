@@ -47,6 +47,8 @@ ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     # Longer than any gateway keeps an idle connection, so that it never writes to one just closed.
     "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "120",
+    # The gateway lets through media of allowed hosts only; none of them may send an engine on.
+    "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
 }
 """What an engine's process needs in its environment before vLLM is imported."""
 
