@@ -45,7 +45,7 @@ from serving.protocol import StartPhase
 
 TOKEN = "bench-token"  # noqa: S105, of engines that live for a moment
 CORES = ("fork", "thread")
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 
 
 @dataclass(frozen=True)
@@ -140,13 +140,19 @@ def _listens(path: Path) -> bool:
         return probe.connect_ex(str(path)) == 0
 
 
-def measure(path: Path, folder: Path, model: Path, concurrency: int) -> Start:
+def measure(
+    path: Path, folder: Path, model: Path, concurrency: int, *, enforce_eager: bool = True
+) -> Start:
     """Starts an engine at the launcher, uses it, ends it."""
     manifest = parse_manifest(
         {
             "name": "guide",
             "source": f"file://{model}",
-            "engine": {"max_num_seqs": 32, "kv_cache_gib": 0.06},
+            "engine": {
+                "max_num_seqs": 32,
+                "kv_cache_gib": 0.06,
+                "enforce_eager": enforce_eager,
+            },
         }
     )
     request = SpawnRequest(
