@@ -4,8 +4,9 @@
 
 runs Ray's command (by default what KubeRay has left in KUBERAY_GEN_RAY_START_CMD) and, started
 before it, the launcher, whose imports take the longest. Ends when Ray ends, with its status; starts
-the launcher again when that dies, and hosts then get new engines from it. As the first process of a
-container it also reaps whatever is left to it.
+the launcher again when that dies, and hosts then get new engines from it. Asked to end, it first
+has Ray take the node out of service and waits until its engines are gone, which drain meanwhile;
+asked twice, it waits no more. As the first process of a container it reaps whatever is left to it.
 """
 
 import os
@@ -14,9 +15,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
 
 from models.errors import BadRequestError, PenstockError
 from serving import logs
@@ -29,6 +32,9 @@ TICK_S = 0.1
 STEADY_S = 60.0
 """A launcher that ran this long has started well: its earlier deaths are forgotten."""
 STOP_TIMEOUT_S = 30.0
+DRAIN_SLACK_S = 10.0
+"""Beyond the drain itself, from Ray's being asked to the last process of an engine."""
+ASK_TIMEOUT_S = 15.0
 
 log = logs.get_logger("penstock.node")
 
@@ -39,11 +45,14 @@ class Node:
 
     ray_command: Sequence[str]
     launcher_command: Sequence[str] = LAUNCHER
+    drain_command: Sequence[str] | None = None
+    """Has Ray take the node out of service; None where that is not possible."""
+    drain_timeout_s: float = 0.0
     ray: subprocess.Popen[bytes] | None = None
     launcher: subprocess.Popen[bytes] | None = None
     launcher_deaths: int = 0
     launcher_start_s: float = 0.0
-    stop_asked: bool = False
+    stop_asked: int = 0
     statuses: dict[int, int] = field(default_factory=dict)
 
     def run(self) -> int:
@@ -62,7 +71,7 @@ class Node:
         return self._end()
 
     def _ask_to_stop(self, _number: int, _frame: object) -> None:
-        self.stop_asked = True
+        self.stop_asked += 1
 
     def _start_launcher(self) -> None:
         self.launcher = subprocess.Popen(self.launcher_command)
@@ -80,7 +89,7 @@ class Node:
             log.warning("launcher_died", status=self.statuses[self.launcher.pid], again_in=delay_s)
             self.launcher, self.launcher_start_s = None, now_s + delay_s
 
-    def _reap(self) -> None:
+    def _reap(self, helper: "subprocess.Popen[bytes] | None" = None) -> None:
         """Takes in every child that has ended, also those that were left to us."""
         while True:
             try:
@@ -89,13 +98,41 @@ class Node:
                 return
             if not pid:
                 return
-            for child in (self.ray, self.launcher):
+            for child in (self.ray, self.launcher, helper):
                 if child is not None and child.pid == pid:
                     child.returncode = os.waitstatus_to_exitcode(status)
                     self.statuses[pid] = child.returncode
 
+    def _drain(self) -> None:
+        """Has the engines drained, and waits until they are gone."""
+        if self.drain_command is None or self.launcher is None:
+            return
+        asking = subprocess.Popen(self.drain_command)
+        if not self._wait(lambda: asking.pid in self.statuses, ASK_TIMEOUT_S, asking):
+            asking.kill()
+        elif self.statuses[asking.pid] == 0:
+            launcher = self.launcher.pid
+            within_s = self.drain_timeout_s + DRAIN_SLACK_S
+            drained = self._wait(lambda: not _has_children(launcher), within_s)
+            log.info("drained", whole=drained)
+
+    def _wait(
+        self,
+        done: Callable[[], bool],
+        within_s: float,
+        helper: "subprocess.Popen[bytes] | None" = None,
+    ) -> bool:
+        """Whether it is done in time; reaps meanwhile, and gives up when it is asked again."""
+        deadline_s = time.monotonic() + within_s
+        while not done() and time.monotonic() < deadline_s and self.stop_asked < 2:
+            self._reap(helper)
+            time.sleep(TICK_S)
+        return done()
+
     def _end(self) -> int:
         """Ray first, whose hosts give their engines back; then the launcher, with what is left."""
+        if self.stop_asked:
+            self._drain()
         for child in (self.ray, self.launcher):
             if child is None:
                 continue
@@ -130,6 +167,21 @@ def ray_command(arguments: Sequence[str], environment: Mapping[str, str]) -> lis
     return command
 
 
+def drain_command(settings: HostSettings) -> list[str]:
+    """Has Ray take this node out of service; imported in a process of its own, as Ray is large."""
+    # No longer than the drain itself: Serve stops replicas at once where a node has less time left
+    # than their own way down takes.
+    seconds = str(settings.drain_timeout_s)
+    return [sys.executable, "-m", "serving.cli.ray_drain", settings.engine_address, seconds]
+
+
+def _has_children(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).children())
+    except psutil.NoSuchProcess:
+        return False
+
+
 def make_folders(settings: HostSettings, environment: Mapping[str, str]) -> None:
     """Makes the folders of a node, which may be fresh volumes.
 
@@ -155,8 +207,13 @@ def main() -> int:
             sys.stdout.write(__doc__ or "")
             return 0
         command = ray_command(sys.argv[1:], os.environ)
-        make_folders(HostSettings.load(), os.environ)
-        return Node(command).run()
+        settings = HostSettings.load()
+        make_folders(settings, os.environ)
+        node = Node(command)
+        if "RAY_ADDRESS" in os.environ:
+            node.drain_timeout_s = settings.drain_timeout_s
+            node.drain_command = drain_command(settings)
+        return node.run()
     except PenstockError as exc:
         log.error("cannot_start", error=str(exc), hint=exc.hint)
         return exc.exit_code

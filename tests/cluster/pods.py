@@ -159,14 +159,19 @@ class Pod:
                 command, env=environment, stdout=log, stderr=log, start_new_session=True
             )
 
-    def stop(self) -> None:
-        """SIGTERM to its first process, as the kubelet does; SIGKILL to all of it in the end."""
-        if self.process is None:
-            return
+    def ask_to_end(self) -> None:
+        """SIGTERM to its first process, as the kubelet does."""
+        assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         first = children.read_text().split() if children.exists() else []
         for pid in first:
             os.kill(int(pid), signal.SIGTERM)
+
+    def stop(self) -> None:
+        """Asks it to end, and kills all of it where that takes too long."""
+        if self.process is None:
+            return
+        self.ask_to_end()
         try:
             self.process.wait(timeout=60)
         except subprocess.TimeoutExpired:

@@ -124,7 +124,7 @@ def until(check: Callable[[], bool], within_s: float, what: str, cluster: Cluste
         except (httpx.HTTPError, KeyError):
             pass
         for pod in cluster.pods.values():
-            dead = pod.process is not None and pod.process.poll() is not None
+            dead = pod.process is not None and pod.process.poll() not in (None, 0)
             assert not dead, f"{pod.name} ended while waiting: {what}\n{cluster.logs()}"
         assert time.monotonic() < deadline, f"not within {within_s} s: {what}\n{cluster.logs()}"
         time.sleep(0.5)
@@ -214,12 +214,17 @@ def test_rendered_processes_serve_a_chat_over_two_nodes(cluster: Cluster) -> Non
 
 
 def test_engines_listen_at_their_pods_address_and_ask_for_a_token(cluster: Cluster) -> None:
-    for engine in ready_engines(cluster):
-        address = cluster.network.names[engine["node"]]
-        assert engine["url"].startswith(f"http://{address}:")
-        port = int(engine["url"].rpartition(":")[2])
-        assert 32768 <= port <= 60999 and port != 52365  # as the network policies say
-        assert httpx.get(f"{engine['url']}/v1/models", trust_env=False).status_code == 401
+    controller = f"http://{cluster.network.names['demo-controller']}:8100"
+    token = {"Authorization": f"Bearer {cluster.given['penstock-internal']['token']}"}
+    told = httpx.get(f"{controller}/internal/v1/routes", headers=token, trust_env=False)
+    (route,) = told.json()["models"]
+    urls = [httpx.URL(endpoint["url"]) for endpoint in route["endpoints"]]
+    names = cluster.network.names
+    assert {url.host for url in urls} == {names["worker-0"], names["worker-1"]}
+    for url in urls:
+        assert url.port is not None
+        assert 32768 <= url.port <= 60999 and url.port != 52365  # as the network policies say
+        assert httpx.get(f"{url}/v1/models", trust_env=False).status_code == 401
 
 
 def test_rays_ports_are_the_rendered_ones_and_ask_for_the_token(cluster: Cluster) -> None:
@@ -238,3 +243,34 @@ def test_helm_test_passes(cluster: Cluster) -> None:
     url["value"] = "http://demo-gateway:8000"  # the Service would map the port
     smoke = Pod("gateway", spec, cluster.network, cluster.given)
     assert "smoke: ok" in smoke.run_to_end(container)
+
+
+def stream(cluster: Cluster) -> str:
+    """How a streamed answer ended: `whole`, or what went wrong."""
+    body = {
+        "model": "guide", "stream": True, "max_tokens": 200,
+        "messages": [{"role": "user", "content": "How do I deploy a model?"}],
+    }  # fmt: skip
+    url = f"http://{cluster.network.names['demo-gateway']}:8000/v1/chat/completions"
+    headers = {"Authorization": f"Bearer {API_KEY}"}
+    answer = httpx.post(url, headers=headers, json=body, timeout=60, trust_env=False)
+    if answer.is_success and answer.text.rstrip().endswith("data: [DONE]"):
+        return "whole"
+    return answer.text[-300:]
+
+
+def test_a_node_that_is_asked_to_end_costs_no_request(cluster: Cluster) -> None:
+    leaving = cluster.pods["worker-0"]
+    assert leaving.process is not None
+    ends: list[str] = []
+    with ThreadPoolExecutor(6) as pool:
+        waiting = [pool.submit(stream, cluster) for _ in range(12)]
+        leaving.ask_to_end()
+        while leaving.process.poll() is None:
+            ends += [future.result() for future in waiting]
+            waiting = [pool.submit(stream, cluster) for _ in range(12)]
+        ends += [future.result() for future in waiting]
+    assert [end for end in ends if end != "whole"] == [], leaving.log.read_text()[-2000:]
+    assert len(ends) > 24
+    assert '"whole": true' in leaving.log.read_text()
+    until(lambda: len(ready_engines(cluster)) == 1, 30, "one engine is left", cluster)

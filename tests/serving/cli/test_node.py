@@ -83,6 +83,55 @@ def test_node_ends_both_when_it_is_told_to(tmp_path: Path) -> None:
     assert not any(psutil.pid_exists(int(f.read_text())) for f in files)
 
 
+DRAINING = """
+import sys
+from serving.cli.node import Node
+drain = ["bash", "-c", {drain!r}]
+ray = ["bash", "-c", "exec sleep 100"]
+launcher = ["bash", "-c", {launcher!r}]
+sys.exit(Node(ray, launcher, drain_command=drain, drain_timeout_s={seconds}).run())
+"""
+
+
+def draining(
+    tmp_path: Path, drain: str, launcher: str, seconds: float = 20
+) -> subprocess.Popen[bytes]:
+    """A node whose engines are the children of a shell."""
+    script = DRAINING.format(drain=drain, launcher=launcher, seconds=seconds)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], env=ENVIRONMENT, cwd=tmp_path, stderr=subprocess.PIPE
+    )
+    eventually(lambda: (tmp_path / "engine").exists())
+    process.send_signal(signal.SIGTERM)
+    return process
+
+
+ENGINE = (
+    "trap 'kill $!' TERM;"
+    "(touch engine; while [ ! -e drained ]; do sleep 0.05; done; touch ended) & wait"
+)
+"""A launcher with one engine, that ends when it is told to, and takes along what is left."""
+
+
+def test_node_waits_until_its_engines_have_drained(tmp_path: Path) -> None:
+    process = draining(tmp_path, "sleep 0.3; touch drained", ENGINE)
+    assert finish(process) == 0
+    assert (tmp_path / "ended").exists()
+
+
+def test_node_that_cannot_be_drained_ends_all_the_same(tmp_path: Path) -> None:
+    process = draining(tmp_path, "exit 1", ENGINE)
+    assert finish(process) == 0
+    assert not (tmp_path / "ended").exists()
+
+
+def test_node_that_is_asked_twice_waits_no_more(tmp_path: Path) -> None:
+    process = draining(tmp_path, "touch asked", ENGINE, seconds=1000)
+    eventually(lambda: (tmp_path / "asked").exists())
+    process.send_signal(signal.SIGTERM)
+    assert finish(process) == 0
+
+
 def test_node_says_what_is_missing(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "serving.cli.node", "true"],
