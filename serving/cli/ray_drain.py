@@ -9,7 +9,7 @@ import os
 import sys
 import time
 
-from ray._raylet import GcsClient
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.core.generated import autoscaler_pb2, gcs_pb2
 
 TIMEOUT_S = 10.0
