@@ -57,10 +57,11 @@ class ShareKeeper:
         """Stores what is spent until it is stopped, and once more then."""
         while not await stopped_within(stop, WRITE_S):
             self.book.drop_stale(time.monotonic())
-            await self._write()
-        await self._write()
+            await self.write()
+        await self.write()
 
-    async def _write(self) -> None:
+    async def write(self) -> None:
+        """Stores what changed; tried again later where that is not possible."""
         changed, self.book.changed = self.book.changed, set()
         if not changed:
             return

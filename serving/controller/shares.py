@@ -69,6 +69,10 @@ class ShareBook:
         for meter_id, gateway, used in rows:
             self.spent.setdefault(meter_id, {})[gateway] = used
 
+    def settle(self) -> None:
+        """All gateways that hold shares have told of them."""
+        self._settled_s = float("-inf")
+
     def report(self, report: ShareReport, now_s: float) -> ShareReply:
         """Takes a gateway's meters, and gives it its shares."""
         shares = [self._share(report.gateway_id, meter, now_s) for meter in report.meters]
