@@ -7,6 +7,8 @@ import pytest
 from tests.metering.postgres import obstacle
 from tests.metering.run import Plan, play
 
+pytestmark = pytest.mark.engine  # no vLLM, but real processes for half a minute
+
 REQUESTS = 300
 SEED = 20_261
 
