@@ -62,6 +62,7 @@ def main() -> int:
     try:
         with platform(folder) as running, timeline(running) as seen:
             running.admin("POST", "models", MANIFEST)
+            wait_until(running.is_served, "served")
             for number in range(options.bursts):
                 wait_until(running.is_asleep, "asleep")
                 say(f"-- burst {number + 1} of {options.bursts}, {options.width} at once")
@@ -153,6 +154,16 @@ class Platform:
         except (OSError, http.client.HTTPException) as exc:
             say(f"lost: {exc!r}")
         return first_s if ended else None
+
+    def is_served(self) -> bool:
+        """Whether the gateway knows the model."""
+        connection = http.client.HTTPConnection(self.host, timeout=PATIENCE_S)
+        headers = {"Authorization": f"Bearer {KEYS['PENSTOCK_API_KEY']}"}
+        connection.request("GET", f"/v1/models/{MODEL}", headers=headers)
+        answer = connection.getresponse()
+        answer.read()
+        connection.close()
+        return answer.status == 200
 
     def is_asleep(self) -> bool:
         """Whether no engine is left and all hosts are free."""

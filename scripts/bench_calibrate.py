@@ -61,6 +61,7 @@ def main() -> int:
     try:
         with live.platform(folder) as running:
             running.admin("POST", "models", MANIFEST)
+            live.wait_until(running.is_served, "served")
             prompts = {words: prompt_tokens(running, words) for words in WORDS}
             live.say(f"prompt tokens by length: {prompts}")
             lone = drive(running, options.drive_s)
