@@ -275,7 +275,8 @@ def table(found: Sequence[Found]) -> Table:
             ratio = seen_by.quantile(0.99) / one.alone.quantile(0.99)
             shown.add_row(
                 one.scenario, str(one.engines), f"{one.load:.2f}", line, tenant,
-                f"{seen_by.quantile(0.5):.3f}", f"{seen_by.quantile(0.99):.3f}", f"{ratio:.2f}" if tenant == CALM else "",
+                f"{seen_by.quantile(0.5):.3f}", f"{seen_by.quantile(0.99):.3f}",
+                f"{ratio:.2f}" if tenant == CALM else "",
                 f"{seen_by.refused / total:.1%}" if total else "-", f"{seen_by.tokens:,}",
             )  # fmt: skip
     return shown

@@ -21,6 +21,7 @@ class Load:
 
     ticket: Ticket
     is_prefilling: bool = True
+    is_on_trial: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -98,7 +99,7 @@ class Endpoint:
 
     def take(self, ticket: Ticket) -> None:
         """The request is sent to it."""
-        self.loads[ticket] = Load(ticket)
+        self.loads[ticket] = Load(ticket, is_on_trial=ticket.on_trial)
         self.kv_tokens += ticket.tokens
         self.output_tokens += ticket.output_tokens
         self.prefill_tokens += ticket.prompt_tokens
@@ -117,11 +118,18 @@ class Endpoint:
         own = self.prefill_of.pop(ticket.tenant, 0) - ticket.prompt_tokens
         if own > 0:
             self.prefill_of[ticket.tenant] = own
-        self.trials -= ticket.on_trial
+
+    def acquit(self, ticket: Ticket) -> None:
+        """The engine lived through the request's beginning; the next on trial may come."""
+        load = self.loads.get(ticket)
+        if load is not None and load.is_on_trial:
+            load.is_on_trial = False
+            self.trials -= 1
 
     def release(self, ticket: Ticket) -> None:
         """The request is over."""
         self.prefilled(ticket)
+        self.acquit(ticket)
         if self.loads.pop(ticket, None) is not None:
             self.kv_tokens -= ticket.tokens
             self.output_tokens -= ticket.output_tokens

@@ -27,6 +27,9 @@ from serving.protocol import FirstToken, ModelRoute, ModelState, QuarantinedRequ
 NAMED_KEPT = 16
 """Requests of a model, named as the cause of a start, whose first token is waited for."""
 
+TRIAL_S = 1.0
+"""An engine that lives for so long with a request on trial that shows no first byte survives it."""
+
 Alarm = Callable[[], None]
 
 
@@ -243,16 +246,23 @@ class Lane:
             # Its first byte comes with the last: when its prompt is done has to be guessed.
             guess_s = self._prefill.seconds_for(endpoint.prefill_tokens)
             asyncio.get_running_loop().call_later(guess_s, self._guess_prefilled, place, endpoint)
+            if place.on_trial:
+                asyncio.get_running_loop().call_later(TRIAL_S, self._acquit, place, endpoint)
 
     def _guess_prefilled(self, place: Place, endpoint: Endpoint) -> None:
         if place in endpoint.loads:
             endpoint.prefilled(place)
             self.pump()
 
+    def _acquit(self, place: Place, endpoint: Endpoint) -> None:
+        endpoint.acquit(place)
+        self.pump()
+
     def _prefilled(self, place: Place, endpoint: Endpoint) -> None:
         if place.streams:
             self._prefill.learn(endpoint.prefill_tokens, time.monotonic() - place.sent_s)
         endpoint.prefilled(place)
+        endpoint.acquit(place)
         endpoint.breaker.succeeded()
         if self.line:
             self.pump()

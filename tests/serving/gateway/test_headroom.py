@@ -91,7 +91,7 @@ def test_desk_passes_a_flood_over_for_a_calm_tenant_that_waits() -> None:
             desk.line.join(one, 0.0)
     assert len(sent) == 7  # of eight: one is kept
     assert desk.line.waiting_of("flood") == 3
-    desk.headroom.kept = 2.0
+    desk.headroom.kept = 2.5
     desk.release(*sent[-1], 2, 1.0)
     assert list(desk.grants(1.0)) == []  # the two free slots are kept
     calm = ticket("calm")

@@ -1,0 +1,60 @@
+"""A request that engines die of: it takes two of them at most, and its neighbours nothing."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.serving.gateway import fake_engine
+from tests.serving.gateway.conftest import Gateway, chat, until
+from tests.serving.gateway.fake_controller import FakeController, model
+from tests.serving.gateway.fake_engine import FakeEngine, Seen
+
+POISON = "poison"
+PATH = "/v1/chat/completions"
+
+
+async def dies_of_poison(engine: FakeEngine, seen: Seen, writer: asyncio.StreamWriter) -> None:
+    if POISON in json.dumps(seen.body):
+        engine.death = asyncio.create_task(engine.stop())  # type: ignore[attr-defined]
+        await asyncio.sleep(10)
+    await asyncio.sleep(0.02)  # long enough for the poison to come beside others
+    await fake_engine.answers(engine, seen, writer)
+
+
+@pytest.fixture
+async def engines() -> AsyncIterator[list[FakeEngine]]:
+    made = [FakeEngine(f"engine-{number}", slots=8) for number in range(4)]
+    for one in made:
+        one.default = dies_of_poison
+        await one.start()
+    yield made
+    for one in made:
+        await one.stop()
+
+
+async def test_poison_takes_two_engines_at_most_and_harms_no_other_request(
+    gateway: Gateway, controller: FakeController, engines: list[FakeEngine]
+) -> None:
+    controller.set_routes(model("demo", *(one.route for one in engines)))
+    await until(lambda: len(controller.reports) > 0)
+    await gateway.answers("/ready")
+
+    async def ask(text: str, *, stream: bool) -> int:
+        body = chat(messages=[{"role": "user", "content": text}], stream=stream)
+        return (await gateway.http.post(PATH, json=body)).status_code
+
+    requests = []
+    for number in range(60):
+        if number == 30:
+            poison = asyncio.create_task(ask(POISON, stream=True))
+        requests.append(asyncio.create_task(ask(f"bread {number}", stream=number % 2 == 0)))
+        await asyncio.sleep(0.002)
+    assert await poison == 500
+    assert set(await asyncio.gather(*requests)) == {200}
+    dead = [one for one in engines if one._server is None]
+    assert 1 <= len(dead) <= 2
+    seen = sum(one.connections for one in engines)
+    assert await ask(POISON, stream=True) == 500  # refused: it reaches no engine any more
+    assert sum(one.connections for one in engines) == seen
