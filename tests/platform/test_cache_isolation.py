@@ -26,7 +26,7 @@ def key_of(platform: Platform, organisation: str) -> str:
     ):
         done = platform.penstock(*command, "--output", "json")
         assert done.returncode == 0, done.stderr
-    key = str(json.loads(done.stdout)["key"])
+    key = str(json.loads(done.stdout)["secret"])
     headers = {"Authorization": f"Bearer {key}"}
     eventually(
         lambda: httpx.get(f"{platform.url}/v1/models", headers=headers).status_code == 200,
