@@ -22,11 +22,11 @@ from serving.gateway.engines import EngineClient
 from serving.gateway.errors import answer_of_http
 from serving.gateway.handover import PATIENCE_S, handover_of
 from serving.gateway.keepsake import Keepsake
-from serving.gateway.lane import LaneLimits
 from serving.gateway.lanes import Lanes
 from serving.gateway.limiting import Limiting
 from serving.gateway.link import ControllerLink
 from serving.gateway.metering import Metering
+from serving.gateway.places import LaneLimits
 from serving.gateway.proxy import Limits, Proxy
 from serving.gateway.routes import make_router
 from serving.gateway.server import run

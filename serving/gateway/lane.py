@@ -5,21 +5,21 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
-from models.errors import DeadlineError, ModelFailedError, ModelNotFoundError, PenstockError
+from models.errors import DeadlineError, ModelFailedError, PenstockError
 from serving.gateway.affinity import keys_of
 from serving.gateway.balancer import Balancer
 from serving.gateway.calls import Call
 from serving.gateway.desk import Desk
-from serving.gateway.endpoint import PREFILL_TOKENS, Endpoint
+from serving.gateway.endpoint import Endpoint
 from serving.gateway.estimates import Estimates
 from serving.gateway.objectives import misses, tpot_s
+from serving.gateway.places import LaneLimits, Place, not_found
 from serving.gateway.prefill import PrefillSpeed
 from serving.gateway.queue import WaitingLine
 from serving.gateway.retries import RetryBudget
 from serving.gateway.tally import Tally
-from serving.gateway.tickets import Ticket, tier_of
+from serving.gateway.tickets import tier_of
 from serving.gateway.trials import Trials, tries_new
 from serving.gateway.visits import Visit
 from serving.protocol import FirstToken, ModelRoute, ModelState, QuarantinedRequest
@@ -31,28 +31,6 @@ TRIAL_S = 1.0
 """An engine that lives for so long with a request on trial that shows no first byte survives it."""
 
 Alarm = Callable[[], None]
-
-
-@dataclass(frozen=True, slots=True)
-class LaneLimits:
-    """What the settings bound in a lane."""
-
-    max_queued: int = 1000
-    max_queued_tokens: int = 4_000_000
-    prefill_tokens: int = PREFILL_TOKENS
-
-
-@dataclass(slots=True, eq=False)
-class Place(Ticket):
-    """A ticket, the slot it waits for, and the request that it is for."""
-
-    granted: asyncio.Future[Endpoint] | None = field(default=None)
-    visit: Visit | None = None
-    streams: bool = True
-    prompt_bytes: int = 0
-    answers: int = 1
-    sent_s: float = 0.0  # monotonic; of the present attempt
-    left: bool = False  # its tenant went away
 
 
 class Lane:
@@ -316,9 +294,3 @@ class Lane:
     def _failure(self) -> ModelFailedError:
         reason = self.route.reason or "its engine does not start"
         return ModelFailedError(f"{self.route.name} has failed: {reason}")
-
-
-def not_found(model: str) -> ModelNotFoundError:
-    """The error for a model that is not deployed."""
-    shown = model if len(model) <= 200 else model[:200] + "..."
-    return ModelNotFoundError(f"the model {shown!r} does not exist", param="model")

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from models.errors import UnavailableError
-from serving.gateway.lane import Alarm, Lane, LaneLimits, not_found
+from serving.gateway.lane import Alarm, Lane
+from serving.gateway.places import LaneLimits, not_found
 from serving.gateway.quarantine import Quarantine
 from serving.protocol import ModelRoute, RoutesDelta
 

@@ -31,10 +31,11 @@ from serving.gateway.endpoint import Endpoint
 from serving.gateway.engines import EngineBrokeError, EngineClient, EngineGoneError, EngineReply
 from serving.gateway.errors import Answer, answer_of, answer_of_engine, sse_event
 from serving.gateway.keepalive import KeepAlive, keep_alive_after_s
-from serving.gateway.lane import Lane, Place
+from serving.gateway.lane import Lane
 from serving.gateway.lanes import Lanes
 from serving.gateway.limits import LimitsToll
 from serving.gateway.media import check_addresses
+from serving.gateway.places import Place
 from serving.gateway.quarantine import QuarantinedError, fingerprint
 from serving.gateway.relay import EngineError, Relay
 from serving.gateway.stream import Transcript, WholeLines, split_at_error, status_in_error

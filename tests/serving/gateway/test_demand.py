@@ -1,7 +1,8 @@
 """Demand reports: what is said, when, and what happens to one that got lost."""
 
 from serving.gateway.demand import make_report, take_back
-from serving.gateway.lane import Lane, LaneLimits, Place
+from serving.gateway.lane import Lane
+from serving.gateway.places import LaneLimits, Place
 from serving.gateway.tally import Tally
 from serving.protocol import DemandReport, FirstToken, ModelDemand
 from tests.serving.gateway.fake_controller import model

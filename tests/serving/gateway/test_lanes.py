@@ -14,8 +14,9 @@ from models.errors import (
     UnavailableError,
 )
 from serving.gateway.endpoint import Endpoint
-from serving.gateway.lane import Lane, LaneLimits, Place
+from serving.gateway.lane import Lane
 from serving.gateway.lanes import Lanes
+from serving.gateway.places import LaneLimits, Place
 from serving.protocol import EndpointRoute, ModelRoute, ModelState, RoutesDelta
 from tests.serving.gateway.fake_controller import model
 
