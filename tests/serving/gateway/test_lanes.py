@@ -3,6 +3,7 @@
 import asyncio
 import time
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
@@ -13,10 +14,13 @@ from models.errors import (
     QueueFullError,
     UnavailableError,
 )
+from serving.gateway.calls import Call
 from serving.gateway.endpoint import Endpoint
 from serving.gateway.lane import Lane
 from serving.gateway.lanes import Lanes
 from serving.gateway.places import LaneLimits, Place
+from serving.gateway.tickets import Tier
+from serving.gateway.visits import Tokens, Visit
 from serving.protocol import EndpointRoute, ModelRoute, ModelState, RoutesDelta
 from tests.serving.gateway.fake_controller import model
 
@@ -233,3 +237,76 @@ async def test_leases_reach_those_who_wait() -> None:
 async def test_nothing_is_not_found_before_the_first_table() -> None:
     with pytest.raises(UnavailableError):
         Lanes(LaneLimits(1), alarm=Alarm()).get("demo")
+
+
+def asks(one: Lane, org_id: str = "org", **fields: object) -> tuple[Visit, Place]:
+    visit = Visit("req", "/v1/chat/completions", time.monotonic(), org_id=org_id)
+    visit.start_id = visit.usage_id
+    values: dict[str, Any] = {"model": "demo", "stream": True, "body": b"{}", "prompt_bytes": 400}
+    return visit, one.place(visit, Call(**(values | fields)), FAR_S)
+
+
+async def answered(
+    one: Lane, visit: Visit, place: Place, tokens: Tokens | None, first_byte: bool = True
+) -> None:
+    held, _ = await enter(one, place)
+    if first_byte:
+        visit.first_byte_s = time.monotonic()
+        one.note_first_token(visit.start_id, "a", 0.0, 0.1)
+    visit.status, visit.complete, visit.tokens = 200, True, tokens
+    await held.aclose()
+
+
+async def test_place_knows_tenant_class_and_tokens_of_its_request() -> None:
+    one = lane(model("demo", route()))
+    _, place = asks(one, max_tokens=20, n=2, service_tier="flex", prefix=b"x" * 600)
+    assert (place.tenant, place.tier) == ("org", Tier.FLEX)
+    assert (place.prompt_tokens, place.output_tokens) == (100, 40)
+    assert len(place.keys) == 2
+    assert (one.tally.arrivals, one.tally.arrived_tokens) == (1, 140)
+
+
+async def test_answer_teaches_the_estimates_and_is_counted_with_what_it_really_took() -> None:
+    promised = model("demo", route()).model_copy(update={"ttft_s": 0.0})
+    one = lane(promised)
+    visit, place = asks(one)
+    await answered(one, visit, place, Tokens(prompt=4000, completion=10))
+    assert (one.tally.finished, one.tally.finished_tokens) == (1, 4010)
+    assert (one.tally.finished_output_tokens, one.tally.missed) == (10, 1)
+    assert one.estimates.prompt(400) > 500
+    (endpoint,) = one.balancer
+    assert (endpoint.in_flight, endpoint.outstanding, endpoint.kv_tokens) == (0, 0, 0)
+    assert endpoint.pace.answers == 1
+
+
+async def test_first_byte_makes_room_for_the_next_prompt() -> None:
+    one = Lane(model("demo", route(slots=9)), LaneLimits(prefill_tokens=150), Alarm())
+    visit, first = asks(one)
+    held, _ = await enter(one, first)
+    _, second = asks(one)
+    waits = asyncio.create_task(enter(one, second))
+    await waiting(one, 1)
+    one.note_first_token(visit.start_id, "a", 0.0, 0.1)
+    await (await waits)[0].aclose()
+    await held.aclose()
+
+
+async def test_attempt_that_failed_costs_the_tenant_nothing_in_the_order_of_the_line() -> None:
+    one = lane(model("demo", route()))
+    _, place = asks(one)
+    held, _ = await enter(one, place)
+    await held.aclose()
+    assert one.tally.finished == 0
+    assert one.line._queues[Tier.DEFAULT].counters.served("org") == 0
+
+
+async def test_flood_of_one_tenant_does_not_keep_another_out_of_a_full_line() -> None:
+    one = lane(model("demo"), max_queued=3)
+    flood = [asyncio.create_task(enter(one, asks(one, "flood")[1])) for _ in range(3)]
+    await waiting(one, 3)
+    calm = asyncio.create_task(enter(one, asks(one, "calm")[1]))
+    with pytest.raises(QueueFullError):
+        await flood[2]
+    one.update(model("demo", route(slots=3)))
+    for stack, _ in await asyncio.gather(calm, *flood[:2]):
+        await stack.aclose()
