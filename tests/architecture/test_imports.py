@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 OURS = ("models", "autoscaler", "serving", "loadtests")
 ALLOWED = {
     "vllm": {"serving/engine/vllm_adapter.py"},
-    "ray": {"serving/engine/host.py", "serving/cli/ray_node.py"},
+    "ray": {"serving/engine/host.py", "serving/cli/ray_node.py", "serving/cli/ray_drain.py"},
 }
 
 

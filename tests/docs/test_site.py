@@ -67,7 +67,8 @@ def test_command_of_a_page_exists(page: str, words: list[str]) -> None:
     takes_any = command.context_settings.get("ignore_unknown_options")
     known = {option for parameter in command.params for option in parameter.opts}
     known |= {o for parameter in command.params for o in parameter.secondary_opts} | {"--help"}
-    used = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+    parts = [part for word in words for part in word.split("/")]
+    used = {part.partition("=")[0] for part in parts if re.match(r"--?[a-z]", part)}
     assert takes_any or used <= known, f"{page}: {used - known}"
 
 
