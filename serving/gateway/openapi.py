@@ -17,6 +17,7 @@ Schema = dict[str, object]
 COUNT: Schema = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
 TEXT: Schema = {"type": "string"}
 TEXTS: Schema = {"oneOf": [TEXT, {"type": "array", "items": TEXT, "minItems": 1}]}
+FILE: Schema = {"type": "string", "format": "binary"}
 MESSAGES: Schema = {
     "type": "array", "minItems": 1,
     "items": {
@@ -113,9 +114,7 @@ def _post(operation: Operation) -> Schema:
 def _body(operation: Operation) -> Schema:
     properties: Schema = {name: KNOWN.get(name, {}) for name in sorted(operation.allowed)}
     if operation.body is Body.FORM:
-        properties = dict.fromkeys(properties, TEXT) | {
-            "file": {"type": "string", "format": "binary"}
-        }
+        properties = {**dict.fromkeys(properties, TEXT), "file": FILE}
     elif operation.path == "/tokenize":
         properties["prompt"] = TEXT
     if operation.shape is Shape.ANTHROPIC:
