@@ -153,9 +153,13 @@ class FakeController:
     def transport(self) -> httpx.AsyncBaseTransport:
         return _Away(self)
 
-    async def assign(self, engine: EngineAssignment | None) -> None:
+    async def assign(
+        self, engine: EngineAssignment | None, prefetch: tuple[Manifest, ...] = ()
+    ) -> None:
         async with self._changed:
-            self.assignment = Assignment(version=self.assignment.version + 1, engine=engine)
+            self.assignment = Assignment(
+                version=self.assignment.version + 1, engine=engine, prefetch=prefetch
+            )
             self._changed.notify_all()
 
     async def leave(self) -> None:
@@ -235,6 +239,7 @@ class FakeWeights:
         self._failure = failure
         self._waited = waited
         self.wanted: tuple[Manifest, ...] = ()
+        self.told = asyncio.Event()
         self.closed = False
 
     async def have(self, manifest: Manifest) -> Have:
@@ -244,6 +249,7 @@ class FakeWeights:
 
     def want(self, manifests: tuple[Manifest, ...]) -> None:
         self.wanted = manifests
+        self.told.set()
 
     def fetches(self) -> tuple[FetchReport, ...]:
         return ()

@@ -1,5 +1,6 @@
 """The agent against a controller and a launcher in the test's hand."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from tests.serving.engine.fakes import (
     FakeLauncher,
     FakeWeights,
     assignment,
+    manifest,
 )
 
 STARTING, READY, DRAINING, STOPPED, FAILED = (
@@ -41,14 +43,16 @@ class Stage:
     controller: FakeController
     launcher: FakeLauncher
     engine: FakeEngine = field(default_factory=FakeEngine)
+    weights: FakeWeights = field(default_factory=FakeWeights)
 
 
 @asynccontextmanager
 async def staged(tmp_path: Path) -> AsyncIterator[Stage]:
     controller, launcher, engine = FakeController(), FakeLauncher(), FakeEngine()
+    weights = FakeWeights()
     around = Surroundings(
         launcher=launcher,
-        weights=FakeWeights(),
+        weights=weights,
         log_dir=tmp_path,
         address="127.0.0.1",
         drain_timeout_s=5.0,
@@ -60,7 +64,7 @@ async def staged(tmp_path: Path) -> AsyncIterator[Stage]:
     identity = Identity("host-1", "cpu", "node-1", "127.0.0.1")
     agent = HostAgent(identity, client, around)
     agent.start()
-    stage = Stage(agent, controller, launcher, engine)
+    stage = Stage(agent, controller, launcher, engine, weights)
     try:
         yield stage
     finally:
@@ -83,6 +87,19 @@ async def test_assigned_engine_becomes_ready_with_url_and_token(tmp_path: Path) 
         assert report.url == "http://127.0.0.1:40000"
         assert report.token == stage.launcher.leases[0].request.token
         assert (report.revision, report.slots, report.max_model_len) == (3, 64, 2048)
+
+
+async def test_weights_of_the_assignment_are_fetched_beside_the_engine(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        await stage.controller.assign(assignment(), prefetch=(manifest(),))
+        await stage.controller.wait_for_phase(READY)
+        assert [wanted.name for wanted in stage.weights.wanted] == ["tiny"]
+        stage.weights.told.clear()
+        await stage.controller.assign(assignment(), prefetch=())
+        await asyncio.wait_for(stage.weights.told.wait(), 10)
+        assert stage.weights.wanted == ()
+        assert len(stage.launcher.leases) == 1, "the engine runs on"
+    assert stage.weights.closed
 
 
 async def test_withdrawn_engine_is_drained_and_its_lease_given_up(tmp_path: Path) -> None:
