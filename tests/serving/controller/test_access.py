@@ -3,10 +3,12 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
 from serving.controller.access import ROLES, ROUTES, Permission, may
 from serving.controller.app import create_app
+from serving.controller.callers import act_of
 from serving.identities import Role
 from tests.serving.controller.served import Served, serve
 from tests.serving.controller.world import settings
@@ -60,6 +62,23 @@ async def test_each_role_gets_in_where_the_table_says_and_nowhere_else(served: S
             if (answer.status_code != 403) != may(role, method, path):
                 wrong.append((method, path, role, answer.status_code))
     assert not wrong
+
+
+def test_every_route_that_changes_something_is_audited() -> None:
+    """Each asks for the deed that it writes into the log."""
+    app = create_app(settings())
+    silent = [
+        route.path
+        for route in app.routes
+        if isinstance(route, APIRoute) and route.path.startswith(GUARDED)
+        if route.methods - {"GET"} and act_of not in dependencies(route.dependant)
+    ]
+    assert not silent
+
+
+def dependencies(dependant: Dependant) -> set[object]:
+    inner = [dependencies(one) for one in dependant.dependencies]
+    return {dependant.call}.union(*inner)
 
 
 async def test_internal_routes_take_no_ones_key(served: Served) -> None:
