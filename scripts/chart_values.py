@@ -333,6 +333,13 @@ class GatewayApi(Part):
     """Host name of the endpoint."""
 
 
+class Destination(Part):
+    cidr: str
+    """Addresses, as 10.0.0.0/8."""
+    port: Port
+    """Port there."""
+
+
 class NetworkPolicies(Part):
     enabled: bool = True
     """Make NetworkPolicies: nothing talks to anything that it need not."""
@@ -342,6 +349,8 @@ class NetworkPolicies(Part):
     """Labels of the namespace that may scrape metrics."""
     weightsFromInternet: bool = True
     """Engines' pods may reach port 443 anywhere, to fetch weights."""
+    weightsFrom: list[Destination] = []
+    """Where else engines' pods may fetch weights, as an object store within."""
 
 
 class Rules(Part):
