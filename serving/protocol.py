@@ -7,7 +7,7 @@ Times are Unix seconds unless a name says otherwise; a duration ends in `_s`.
                            GET  identities?after=V     long poll -> IdentitiesDelta
                            POST demand                 DemandReport -> DemandReply
     host ⇄ controller      POST hosts/register         HostRegistration -> HostAdmission
-                           GET  hosts/{id}/assignment?after=V   long poll -> Assignment
+                           GET  hosts/{id}/assignment?after=V&prefetch=ID   long poll -> Assignment
                            POST hosts/{id}/report      HostReport -> HostAdmission
 
 A long poll answers at once if the caller's version is not the current one, else when something
@@ -273,8 +273,11 @@ class Assignment(Message):
     engine: EngineAssignment | None = None
     drain: bool = True
     """Whether the engine before it gets time to end its requests; one that hangs does not."""
-    prefetch: tuple[Manifest, ...] = ()
-    """Models that the host may have to start later, whose weights it fetches beforehand."""
+    prefetch: tuple[Manifest, ...] | None = None
+    """Models that the host may have to start later, whose weights it fetches beforehand; None for
+    those that it knows already: the list may be long, and a cold start waits for its assignment."""
+    prefetch_id: str = ""
+    """Names the list; the host tells with its next poll which one it has."""
 
 
 class EngineLoadReport(Message):

@@ -91,8 +91,10 @@ async def register(request: Request, here: Here) -> Response:
 
 
 @router.get("/hosts/{host_id}/assignment")
-async def assignment(host_id: str, request: Request, here: Here, after: After = 0) -> Response:
-    """Long poll: what the host shall run."""
+async def assignment(
+    host_id: str, request: Request, here: Here, after: After = 0, prefetch: str | None = None
+) -> Response:
+    """Long poll: what the host shall run, and fetch where its list is not `prefetch`."""
     host = here.loop.fleet.find(host_id)
     if host is None:
         raise NotFoundError(f"host {host_id} is not registered")
@@ -109,7 +111,7 @@ async def assignment(host_id: str, request: Request, here: Here, after: After = 
         host.poll_ends(now().s, dropped=not answered)
     if here.loop.fleet.find(host_id) is not host:
         raise NotFoundError(f"host {host_id} is not registered")
-    return _json(host.assignment)
+    return _json(host.assignment_for(prefetch))
 
 
 @router.post("/hosts/{host_id}/report")

@@ -134,6 +134,8 @@ class Host:
     """When its last long poll broke off; None if another one came since."""
     prefetch: tuple[Manifest, ...] = ()
     """Models whose weights it shall fetch beforehand."""
+    prefetch_id: str = ""
+    """Names that list."""
     fetches: tuple[FetchReport, ...] = ()
     """How far it is with them, and with those of an engine that starts."""
     retires: bool = False
@@ -155,7 +157,7 @@ class Host:
         engine = self.engine or self.dozing
         drain = self.leaving is None or not self.leaving.hung
         if engine is None or engine.manifest is None:
-            return Assignment(version=self.changes.version, prefetch=self.prefetch, drain=drain)
+            return Assignment(version=self.changes.version, drain=drain)
         return Assignment(
             version=self.changes.version,
             drain=drain,
@@ -166,8 +168,13 @@ class Host:
                 start_id=engine.start_id,
                 sleep_level=0 if self.engine is not None else dormitory.level_of(engine.manifest),
             ),
-            prefetch=self.prefetch,
         )
+
+    def assignment_for(self, prefetch_id: str | None) -> Assignment:
+        """The assignment for a host that has a list of what to fetch beforehand, or none."""
+        told = None if prefetch_id == self.prefetch_id else self.prefetch
+        update = {"prefetch": told, "prefetch_id": self.prefetch_id}
+        return self.assignment.model_copy(update=update)
 
     @property
     def is_free(self) -> bool:

@@ -58,6 +58,7 @@ class HostAgent:
         self._controller = controller
         self._around = around
         self._assignment = Assignment(version=0)
+        self._prefetch_id: str | None = None
         self._assigned = asyncio.Event()
         self._changed = asyncio.Event()
         self._registered = asyncio.Event()
@@ -158,7 +159,7 @@ class HostAgent:
             await self._registered.wait()
             try:
                 assignment = await self._controller.assignment(
-                    self._identity.host_id, self._assignment.version
+                    self._identity.host_id, self._assignment.version, self._prefetch_id
                 )
             except NotFoundError:
                 self._registered.clear()
@@ -170,7 +171,9 @@ class HostAgent:
                 if assignment.version != self._assignment.version:
                     self._assignment = assignment
                     self._assigned.set()
-                    self._around.weights.want(assignment.prefetch)
+                    if assignment.prefetch is not None:
+                        self._prefetch_id = assignment.prefetch_id
+                        self._around.weights.want(assignment.prefetch)
 
     # --- to the engine --------------------------------------------------------------------------
 

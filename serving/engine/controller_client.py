@@ -52,16 +52,20 @@ class ControllerClient:
         """
         await self._send("POST", "hosts/register", registration)
 
-    async def assignment(self, host_id: str, after: int) -> Assignment:
+    async def assignment(
+        self, host_id: str, after: int, prefetch_id: str | None = None
+    ) -> Assignment:
         """Waits until the assignment's version is not `after`, at most POLL_S.
+
+        `prefetch_id` names the list of what to fetch beforehand that the host has.
 
         Raises:
             NotFoundError: If the controller does not know the host.
             UnreachableError: If the controller does not answer, or not with success.
         """
-        answer = await self._send(
-            "GET", f"hosts/{host_id}/assignment?after={after}", timeout_s=POLL_S + POLL_MARGIN_S
-        )
+        path = f"hosts/{host_id}/assignment?after={after}"
+        path += "" if prefetch_id is None else f"&prefetch={prefetch_id}"
+        answer = await self._send("GET", path, timeout_s=POLL_S + POLL_MARGIN_S)
         return _parse(Assignment, answer)
 
     async def report(self, host_id: str, report: HostReport) -> HostAdmission:

@@ -173,9 +173,13 @@ async def test_weights_are_fetched_beforehand_on_every_host_of_the_pool(
     host = await served.host("h1")
     with hub("acme/tiny", repo) as (endpoint, _):
         await deploy(served, "hf://acme/tiny", weights={"endpoint": endpoint})
-    assert [m.source for m in (await host.poll()).prefetch] == [f"hf://acme/tiny@{COMMIT}"]
+    assert [m.source for m in (await host.poll()).prefetch or ()] == [f"hf://acme/tiny@{COMMIT}"]
+    known = await served.internal.get(
+        "/internal/v1/hosts/h1/assignment", params={"prefetch": host.assignment.prefetch_id}
+    )
+    assert known.json()["prefetch"] is None, "what a host knows is not on a cold start's way"
     late = await served.host("h2")
-    assert [m.name for m in (await late.poll()).prefetch] == ["mine"]
+    assert [m.name for m in (await late.poll()).prefetch or ()] == ["mine"]
     await served.internal.post(
         "/internal/v1/hosts/h1/report",
         json={

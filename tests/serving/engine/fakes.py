@@ -198,7 +198,7 @@ class FakeController:
             self._changed.notify_all()
         return HostAdmission(known=True)
 
-    async def _assignment(self, host_id: str, after: int) -> Response:
+    async def _assignment(self, host_id: str, after: int, prefetch: str | None = None) -> Response:
         if not self.known:
             return Response(status_code=404)
         async with self._changed:
