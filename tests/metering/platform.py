@@ -16,6 +16,8 @@ from pathlib import Path
 import httpx
 
 from serving.controller.keys import ensure_keys_async
+from serving.engine import recorder_file as layout
+from serving.engine.recorder_file import NoRecorderError, State
 from tests.metering.postgres import Postgres
 
 TOKEN = "internal-token"
@@ -137,6 +139,17 @@ class Platform:
 
     def engine_pid(self, host: int) -> int:
         return int((self.folder / f"host{host}" / "engine.pid").read_text())
+
+    def is_busy(self, host: int) -> bool:
+        """Whether the engine works on an attempt, by its recorder."""
+        for path in self.folder.glob(f"host{host}/recorders/*.recorder"):
+            with contextlib.suppress(OSError, NoRecorderError):
+                file = layout.open_existing(path)
+                slots = range(file.words[layout.USED])
+                states = [file.words[layout.word(slot, layout.SLOT_STATE)] for slot in slots]
+                file.close()
+                return State.RUNNING in states
+        return False
 
     def kill_engine(self, host: int) -> None:
         """kill -9 of all processes of an engine."""

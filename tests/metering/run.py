@@ -28,6 +28,9 @@ from tests.metering.postgres import obstacle, running
 AWAY_S = (0.3, 1.2)
 """How long a part that was killed is away."""
 
+BUSY_WITHIN_S = 3.0
+"""How long we wait for an engine to have work, so that it dies with some."""
+
 VICTIMS = ("gateway", "engine", "controller", "database")
 
 
@@ -89,6 +92,9 @@ async def _kill(
         await _restart(platform.gateways[which], away_s)
         return at_death
     if victim == "engine":
+        ends_s = time.monotonic() + BUSY_WITHIN_S
+        while not platform.is_busy(which) and time.monotonic() < ends_s:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
         platform.kill_engine(which)
     elif victim == "database" and platform.postgres is not None:
         platform.postgres.kill()
