@@ -10,16 +10,9 @@ from models.errors import BadRequestError, ConflictError, NotFoundError
 from serving.controller.audit import Act, tell_gateways, write
 from serving.controller.store import Store
 from serving.controller.tables import KEYS
+from serving.controller.tenancy_rows import json_of, models_of, moment, new_id, seconds
 from serving.controller.tenancy_tables import COUNTERS, IDENTITIES, PROJECTS
-from serving.controller.tenants import (
-    find_account,
-    find_project,
-    json_of,
-    models_of,
-    moment,
-    new_id,
-    seconds,
-)
+from serving.controller.tenants import find_account, find_project
 from serving.credentials import digest_of
 from serving.identities import DEFAULT_PROJECT, KeyRecord, KeySecret, Role
 from serving.tenancy import IssuedKey, KeyChange, KeyView, NewKey, Rotation

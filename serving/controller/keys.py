@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from models.errors import BadRequestError, PenstockError
 from serving.controller.key_store import KeyStore, make_key, make_secret
 from serving.controller.store import Store
-from serving.controller.tenants import new_id
+from serving.controller.tenancy_rows import new_id
 from serving.credentials import KeyIndex
 from serving.identities import KeyRecord, Role
 from serving.settings import Settings

@@ -7,8 +7,8 @@ from sqlalchemy import Row, delete, insert, select
 from models.errors import NotFoundError
 from serving.controller.audit import Act, tell_gateways, write
 from serving.controller.store import Store
+from serving.controller.tenancy_rows import new_id, seconds
 from serving.controller.tenancy_tables import GPU_PRICES, TOKEN_PRICES
-from serving.controller.tenants import new_id, seconds
 from serving.identities import TokenPrice
 from serving.money import per_token, picodollars
 from serving.prices import (

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Depends, Query
 from serving.controller import audit
 from serving.controller.callers import Deed, Here, require_permission
 from serving.controller.key_store import KeyStore
-from serving.controller.tenants import Tenants, moment
+from serving.controller.tenancy_rows import moment
+from serving.controller.tenants import Tenants
 from serving.tenancy import (
     AccountView,
     AuditView,

@@ -1,18 +1,16 @@
 """Organisations, projects and service accounts: their rows and their rules."""
 
-import json
-import secrets
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Row, Table, and_, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from models.errors import BadRequestError, ConflictError, NotFoundError
+from models.errors import ConflictError, NotFoundError
 from serving.controller.audit import Act, tell_gateways, write
 from serving.controller.store import Store
 from serving.controller.tables import KEYS
+from serving.controller.tenancy_rows import json_of, models_of, moment, new_id
 from serving.controller.tenancy_tables import ACCOUNTS, ORGANIZATIONS, PROJECTS
 from serving.identities import DEFAULT_ORG, DEFAULT_PROJECT
 from serving.tenancy import AccountView, NewAccount, NewProject, OrgView, ProjectChange, ProjectView
@@ -236,39 +234,6 @@ async def find_account(db: AsyncConnection, account_id: str) -> Row[Any]:
     if row is None:
         raise NotFoundError("there is no such service account", param="account_id")
     return row
-
-
-def new_id(kind: str) -> str:
-    """An id that nothing else has."""
-    return f"{kind}-{secrets.token_hex(8)}"
-
-
-def moment(at: float) -> datetime:
-    """Unix seconds as a time in UTC."""
-    return datetime.fromtimestamp(at, UTC)
-
-
-def seconds(when: datetime, param: str) -> float:
-    """A time as Unix seconds.
-
-    Raises:
-        BadRequestError: If it does not say its time zone.
-    """
-    if when.tzinfo is None:
-        raise BadRequestError(
-            f"{param} must say its time zone, as 2026-12-31T23:59:59Z", param=param
-        )
-    return when.timestamp()
-
-
-def json_of(models: tuple[str, ...] | None) -> str | None:
-    """An allow-list as it is stored."""
-    return None if models is None else json.dumps(sorted(set(models)))
-
-
-def models_of(stored: str | None) -> tuple[str, ...] | None:
-    """An allow-list as it was stored."""
-    return None if stored is None else tuple(json.loads(stored))
 
 
 _PROJECTS = (
