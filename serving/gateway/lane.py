@@ -198,6 +198,8 @@ class Lane:
         else:
             gone = self.line.join(place, now_s)
             self._send_away(gone, lambda: self.line.full(now_s))
+            if self.balancer.room(now_s)[0] > 0:  # those before it are not the ones to have it
+                self.pump()
         if len(self.line) == 1 and not self.balancer.can_serve(now_s):
             self.alarm()
         return await self._wait(place, place.granted)

@@ -310,3 +310,16 @@ async def test_flood_of_one_tenant_does_not_keep_another_out_of_a_full_line() ->
     one.update(model("demo", route(slots=3)))
     for stack, _ in await asyncio.gather(calm, *flood[:2]):
         await stack.aclose()
+
+
+async def test_calm_tenant_takes_a_kept_slot_at_once_while_a_flood_waits() -> None:
+    one = lane(model("demo", route(slots=8)), max_queued=20)
+    held = [await enter(one, asks(one, "calm")[1])]
+    flood = [asyncio.create_task(enter(one, asks(one, "flood")[1])) for _ in range(10)]
+    await waiting(one, 4)  # of eight slots the calm tenant has one, and one is kept
+    stack, _ = await enter(one, asks(one, "calm")[1])
+    assert one.balancer.in_flight() == {"a": 8}
+    await stack.aclose()
+    await held[0][0].aclose()
+    for task in flood:
+        await (await task)[0].aclose()
