@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from models.remotes.listing import (
-    CHUNK_BYTES,
     ChangedError,
     Checksum,
     FetchError,
@@ -117,7 +116,7 @@ class Hub:
         ):
             hf_raise_for_status(answer)
             skip = offset if answer.status_code == 200 else 0  # it knows no ranges
-            for chunk in answer.iter_raw(CHUNK_BYTES):
+            for chunk in answer.iter_raw():
                 yield chunk[skip:] if skip else chunk
                 skip = max(0, skip - len(chunk))
 

@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 import httpx
 
 from models.remotes.listing import (
-    CHUNK_BYTES,
     ChangedError,
     Checksum,
     FetchError,
@@ -68,7 +67,7 @@ class WebArchive:
             if now != file.version:
                 raise ChangedError(f"{self._url} changed while it was fetched", param="source")
             skip = offset if answer.status_code == 200 else 0
-            for chunk in answer.iter_raw(CHUNK_BYTES):
+            for chunk in answer.iter_raw():
                 yield chunk[skip:] if skip else chunk
                 skip = max(0, skip - len(chunk))
 
