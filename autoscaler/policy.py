@@ -38,6 +38,7 @@ ASSUMED_PROMPT = 512  # tokens, where gateways do not count them
 SLACK = 0.05  # engines; less than this above a whole number starts no further one
 SLOT_SHARE = 0.9  # of the slots that steady load may fill
 KV_SHARE = 0.9  # of the KV cache; beyond it engines preempt what they run
+DOWN_MARGIN = 0.12  # above the load, before an engine may go: no turn at every ripple
 TTFT_MARGIN = 0.25  # of ttft_s, for reports, dispatch and the prompt's own prefill
 WINDOW_MIN_S, WINDOW_MAX_S = 5.0, 900.0
 HIDDEN_WINDOW_STARTS, HIDDEN_WINDOW_MAX_S = 20.0, 30.0
@@ -124,7 +125,10 @@ def _decide(
         peaks: tuple[tuple[float, int], ...] = ()
         target, reason = 0, Reason.IDLE
     else:
-        peaks = _with_peak(memory.peaks, seen.at_s, needed)
+        # What the load needs with a margin holds what is there: one engine less has to keep it too.
+        largest = max(by_arrivals, by_backlog, by_slots) * (1.0 + DOWN_MARGIN)
+        kept = min(ceil(max(0.0, largest - SLACK)), memory.target)
+        peaks = _with_peak(memory.peaks, seen.at_s, max(needed, kept if needed else 0))
         held = next(n for at_s, n in peaks if at_s >= seen.at_s - window_s)
         target = max(held, 0 if asleep and not needed else 1)
         reason = _reason(needed, held, idle_s, by_arrivals, by_backlog, by_slots)
