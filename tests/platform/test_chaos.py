@@ -91,10 +91,11 @@ async def stream(session: aiohttp.ClientSession, number: int, outcomes: Outcomes
     except aiohttp.ClientError as exc:
         outcomes.note("broken" if lines else "failed", repr(exc))
         return
-    if lines and lines[-1] == "[DONE]" and not any('"error"' in line for line in lines):
+    events = [line for line in lines if line != "[DONE]"]
+    if events and "error" in json.loads(events[-1]):
+        outcomes.note("cut" if len(events) > 1 else "failed", events[-1])
+    elif lines and lines[-1] == "[DONE]":
         outcomes.note("complete")
-    elif len(lines) > 1 and "error" in json.loads(lines[-1]):
-        outcomes.note("cut")
     else:
         outcomes.note("silent", f"ended after {lines[-1:]}")
 
