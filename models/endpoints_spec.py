@@ -31,7 +31,7 @@ class EndpointSpec(BaseModel):
     url: Annotated[str, AfterValidator(_check_url), Field(max_length=1024)]
     """Base URL of the server, as `https://host:8000`."""
     token: SecretRef | None = None
-    """Its bearer token, as `${secret:NAME}`: a file of the controller's secrets folder, or its
-    variable PENSTOCK_SECRET_NAME."""
+    """Its bearer token, as `${secret:NAME}`: a file of the controller's secrets folder, or a
+    variable of its environment."""
     model: str | None = Field(default=None, min_length=1, max_length=256)
     """The server's name for the model, where it is another; the same at all endpoints."""

@@ -84,15 +84,18 @@ USAGE_SETTLED = Metric(
     "Requests settled by this gateway, by how they ended.", ("status",),
 )  # fmt: skip
 UNMETERED = Metric(
-    "penstock_unmetered_requests_total", Kind.COUNTER,
+    "penstock_unmetered_requests_total",
+    Kind.COUNTER,
     "Requests served though the journal could not be written (PENSTOCK_UNMETERED=serve).",
 )
 JOURNAL_LOST = Metric(
-    "penstock_journal_lost_records_total", Kind.COUNTER,
+    "penstock_journal_lost_records_total",
+    Kind.COUNTER,
     "Places at which records of a journal that was taken over were torn or damaged.",
 )
 JOURNAL_BACKLOG = Metric(
-    "penstock_journal_backlog_bytes", Kind.GAUGE,
+    "penstock_journal_backlog_bytes",
+    Kind.GAUGE,
     "Bytes of the journal that the controller has not confirmed yet.",
 )
 METERING_DRIFT = Metric(

@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from serving.gateway import workers
 from serving.settings import GatewaySettings
 
 
@@ -23,6 +22,8 @@ def gateway(
 ) -> None:
     """Run a gateway here, as the PENSTOCK_* settings say; or replace the workers of the one that
     runs. Each worker is a gateway of its own towards the controller, all share one port."""
+    from serving.gateway import workers  # heavy: it brings the whole server
+
     if reload:
         pid = workers.reload(GatewaySettings.load())
         typer.echo(f"told the gateway of process {pid} to replace its workers", err=True)

@@ -84,9 +84,7 @@ async def apply_model(
     manifest = admitted.manifest
     if dry_run:
         return JSONResponse(planned(here, admitted).model_dump(mode="json", exclude_unset=True))
-    result = await here.registry.apply(
-        manifest, time.time(), if_revision, author=deed.actor.name
-    )
+    result = await here.registry.apply(manifest, time.time(), if_revision, author=deed.actor.name)
     if result.changed:
         message = f"revision {result.revision}: {manifest.source}"
         here.events.record("deployed", message, model=manifest.name)

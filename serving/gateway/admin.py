@@ -1,4 +1,4 @@
-"""Passes `/admin/v1` and `/v1/organization` on to the controller, which checks the caller's key itself."""
+"""Passes `/admin/v1` and `/v1/organization` on to the controller, which checks the key itself."""
 
 import io
 from collections.abc import Iterable
@@ -88,7 +88,8 @@ class AdminPassage(SessionOwner):
         """The controller's URL for a request; a path that climbs out of the prefix has none."""
         raw: bytes = scope.get("raw_path") or scope["path"].encode()
         path: str = scope["path"]
-        if not path.startswith((PREFIX + "/", ORGANIZATION + "/")) or {".", ".."} & set(path.split("/")):
+        ours = path.startswith((PREFIX + "/", ORGANIZATION + "/"))
+        if not ours or {".", ".."} & set(path.split("/")):
             raise NotFoundError(f"there is no {path} here")
         query: bytes = scope["query_string"]
         target = raw + (b"?" + query if query else b"")

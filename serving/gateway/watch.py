@@ -87,9 +87,7 @@ class Watch:
         self._suspects.add(route.engine_id)
         lane.eject(endpoint)
         broken = self._engines.break_off(route.engine_id)
-        log.error(
-            "engine_hangs", engine_id=route.engine_id, model=lane.route.name, requests=broken
-        )
+        log.error("engine_hangs", engine_id=route.engine_id, model=lane.route.name, requests=broken)
         lane.alarm()
 
     def _keep_slow_one_away(self, lane: Lane, now_s: float) -> None:

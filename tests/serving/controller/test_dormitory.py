@@ -136,9 +136,7 @@ async def test_next_controller_finds_the_sleeper_asleep(world: World) -> None:
 
 
 def test_sleep_on_a_cpu_is_refused_with_the_reason() -> None:
-    with pytest.raises(
-        ManifestError, match="needs a GPU"
-    ):
+    with pytest.raises(ManifestError, match="needs a GPU"):
         manifest(scaling={"idle": "sleep-host"})
 
 

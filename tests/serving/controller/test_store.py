@@ -68,7 +68,8 @@ async def test_database_is_prepared_for_one_writer_and_many_readers(database_url
             for name in ("journal_mode", "foreign_keys", "busy_timeout")
         ]
         with pytest.raises(IntegrityError):
-            await connection.execute(text("INSERT INTO revisions VALUES ('nobody', 1, 0.0, '{}', '')"))
+            row = "INSERT INTO revisions VALUES ('nobody', 1, 0.0, '{}', '')"
+            await connection.execute(text(row))
     await engine.dispose()
     assert pragmas == ["wal", 1, 5000]
 
