@@ -111,18 +111,20 @@ class RedisMeters:
         shared: SharedMeters,
         when_down: WhenDown,
         clock: Callable[[], float] = time.time,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
         pool: ConnectionPool = ConnectionPool.from_url(
             url,
             max_connections=CONNECTIONS,
-            socket_timeout=TIMEOUT_S,
-            socket_connect_timeout=TIMEOUT_S,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
         )
         self._redis: Redis = Redis.from_pool(pool)
         self._room = asyncio.Semaphore(CONNECTIONS)
         self._shared = shared
         self._when_down = when_down
         self._clock = clock
+        self._timeout_s = timeout_s
         self._scripts: dict[str, str] = {}
         self._down_until = 0.0
         self._was_down = False
@@ -218,7 +220,7 @@ class RedisMeters:
         if time.monotonic() < self._down_until:
             return None
         try:
-            async with asyncio.timeout(2 * TIMEOUT_S), self._room:
+            async with asyncio.timeout(2 * self._timeout_s), self._room:
                 answer = await self._evaluate(script, keys, arguments)
         except (RedisError, OSError, TimeoutError) as exc:
             self._down_until = time.monotonic() + RETRY_S
