@@ -54,8 +54,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--layers", type=int, default=14, help="7M parameters each")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights")
     parsed = parser.parse_args()
-    count = make(parsed.folder, parsed.layers)
+    count = make(parsed.folder, parsed.layers, parsed.seed)
     sys.stdout.write(f"{parsed.folder}: {count / 1e6:.0f}M parameters\n")
     return 0
 

@@ -69,6 +69,11 @@ def tenant_key(admin: httpx.Client) -> str:
     return str(admin.post("/keys", json=key).raise_for_status().json()["secret"])
 
 
+def lists(client: OpenAI, model: str) -> bool:
+    """Whether the gateway lists a model."""
+    return model in [one.id for one in client.models.list()]
+
+
 def knows(url: str, key: str) -> bool:
     """Whether the gateway lets a key in."""
     headers = {"Authorization": f"Bearer {key}"}
@@ -106,6 +111,7 @@ def watched(
         began_s = time.monotonic()
         for _ in range(2):  # a rate needs a second event
             admin.post("/models", json=sleeper).raise_for_status()
+            eventually(lambda: lists(client, "sleeper"), 10, "the gateway knows the model")
             client.chat.completions.create(model="sleeper", messages=QUESTION, max_tokens=4)
             time.sleep(2.0)  # the metrics of its engine are seen
             admin.delete("/models/sleeper").raise_for_status()

@@ -7,6 +7,8 @@ import openai
 import pytest
 from openai import OpenAI
 
+from tests.platform.platform import eventually
+
 pytestmark = pytest.mark.engine
 
 QUESTION = [{"role": "user", "content": "What is Penstock?"}]
@@ -138,8 +140,12 @@ def test_request_id_is_echoed_and_reaches_the_engine(client: OpenAI, platform) -
         model="guide", messages=QUESTION, extra_headers={"x-request-id": request_id}
     )
     assert raw.headers["x-request-id"] == request_id
-    engine_log = platform.penstock("logs", "guide").stdout
-    assert request_id in engine_log
+    ours = raw.parse().id.removeprefix("chatcmpl-")  # the attempt's, which nobody else can choose
+    eventually(lambda: ours in platform.penstock("logs", "guide").stdout, 5, "the engine names it")
+    usage_id = ours.rpartition("-")[0]
+    log = (platform.data_dir / "logs" / "gateway.log").read_text()
+    (line,) = [line for line in log.splitlines() if request_id in line and '"answered"' in line]
+    assert usage_id in line
 
 
 def test_own_request_id_is_given_where_none_came(client: OpenAI) -> None:

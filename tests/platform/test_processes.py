@@ -26,8 +26,19 @@ def ask(client: OpenAI) -> str:
 
 
 def engine_pid(platform: Platform) -> int:
-    engines = [e for e in platform.items("engines") if e["model"] == "guide"]
-    return next(e["pid"] for e in engines if e["phase"] == "ready")
+    """The engine that has just answered; what is listed may be older than its answer."""
+
+    seen: list[object] = []
+
+    def pid() -> int | None:
+        engines = [e for e in platform.items("engines") if e["model"] == "guide"]
+        seen[:] = [(e["engine_id"], e["phase"], e["revision"]) for e in engines]
+        return next((e["pid"] for e in engines if e["phase"] == "ready"), None)
+
+    try:
+        return int(eventually(pid, 10, "guide has an engine") or 0)
+    except AssertionError:
+        raise AssertionError(f"no engine of guide is ready: {seen}") from None
 
 
 def part_pid(platform: Platform, module: str) -> int:

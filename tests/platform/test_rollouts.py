@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 CLIENTS = 50
 MOVES = 10
 SHARED = 1200
-SLOW_LAYERS = 4
+SLOW_LAYERS = 12
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +31,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two models of one shape that say different things, and one of many times their size."""
     folder = tmp_path_factory.mktemp("weights")
     made = {name: folder / name for name in ("red", "blue", "slow")}
-    tiny = [sys.executable, "-m", "tests.serving.engine.tiny_model"]
-    for seed, name in enumerate(("red", "blue")):
-        subprocess.run([*tiny, made[name], "--seed", str(seed)], check=True, cwd=ROOT)
-    large = [sys.executable, ROOT / "scripts" / "make_model.py", made["slow"]]
-    subprocess.run([*large, "--layers", str(SLOW_LAYERS)], check=True, capture_output=True)
+    make = [sys.executable, ROOT / "scripts" / "make_model.py"]
+    for seed, (name, layers) in enumerate((("red", 1), ("blue", 1), ("slow", SLOW_LAYERS))):
+        flags = ["--layers", str(layers), "--seed", str(seed)]
+        subprocess.run([*make, made[name], *flags], check=True, capture_output=True)
     return made
 
 
