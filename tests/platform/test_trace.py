@@ -27,6 +27,8 @@ def test_phases_of_a_wake_are_ordered_and_add_up(
     }
     assert admin.post("/models", json=manifest).is_success
     try:
+        # The deploy is the controller's; the gateway hears of it a few milliseconds later.
+        eventually(lambda: "traced" in [m.id for m in client.models.list()], 10, "it is listed")
         chunks = client.chat.completions.create(
             model="traced", messages=HELLO, max_tokens=4, stream=True
         )
