@@ -40,6 +40,8 @@ from serving.views import (
 
 MAX_BODY_BYTES = 2**20
 MAX_LOG_BYTES = 2**20
+ROUTED_WITHIN_S = 1.0
+"""A deploy is answered once gateways are told of the model, or after this time."""
 
 router = APIRouter(prefix="/admin/v1", dependencies=[Depends(require_permission)])
 
@@ -92,6 +94,7 @@ async def apply_model(
             await audit.write(db, deed, "model.deploy", manifest.name, after=manifest)
     await here.scaling.guess(here.registry.get(manifest.name))
     here.loop.changed(manifest.name)
+    await here.loop.routes.named(manifest.name, ROUTED_WITHIN_S)
     applied = Applied(
         model=manifest.name,
         revision=result.revision,

@@ -1,5 +1,6 @@
 """The routing table as gateways see it, and its deltas."""
 
+import time
 from collections.abc import Iterable
 
 from models.secrets import SecretError, Secrets
@@ -103,6 +104,17 @@ class RouteTable:
             self._floor = max(self._floor, self._removed.pop(oldest))
         self.changes.bump()
         return changed
+
+    async def named(self, model: str, timeout_s: float) -> bool:
+        """Waits until the table names a model; False if it does not in time.
+
+        Gateways that poll already are answered before the caller goes on.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while model not in self._routes:
+            if not await self.changes.woken(max(0.0, deadline_s - time.monotonic())):
+                return model in self._routes
+        return True
 
     def since(self, after: int) -> RoutesDelta:
         """What changed after a version; everything where that version is unknown."""
