@@ -81,7 +81,11 @@ def test_recorder_counts_what_vllm_says_of_each_answer(engine: Engine, recorder_
 
     with ThreadPoolExecutor(len(cases)) as together:
         told = [*together.map(ask, range(len(cases)))]
+    deadline_s = time.monotonic() + 10
     found = slots(recorder_path)
+    while any(slot.ended_at == 0 for slot in found.values()) and time.monotonic() < deadline_s:
+        time.sleep(0.02)  # the end is written down after the answer's last byte
+        found = slots(recorder_path)
     for number, usage in enumerate(told):
         slot = found[name(number)]
         assert (slot.prompt, slot.completion) == (
