@@ -270,8 +270,7 @@ class ControlLoop:
             if engine.life is Life.READY:
                 ready.setdefault(engine.model, set()).add(engine.revision)
         self.rollouts.follow(models, running, moment.at)
-        starts = {model.name: self._bindings.starts(model.name) for model in models}
-        self.rollouts.step(starts, ready, moment.at)
+        self.rollouts.step(self._bindings.starts, ready, moment.at)
 
     def _note_shortage(self, waiting: frozenset[str], moment: Moment) -> None:
         """Tells once of each model that waits for a host for longer than one takes to drain."""

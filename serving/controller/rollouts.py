@@ -4,7 +4,7 @@ The binder knows models, not revisions: while a canary is on its way it sees two
 revision under the model's own name and the new one under a label (`tracks`, `seen`, `real`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from models.rollout_spec import CanarySpec
@@ -74,11 +74,13 @@ class Rollouts:
         self._revisions = {name: self._revisions[name] for name in self._models}
         self._at_once &= self._models.keys()
 
-    def step(self, starts: Mapping[str, Starts], ready: Mapping[str, set[int]], now: float) -> None:
+    def step(
+        self, starts: Callable[[str], Starts], ready: Mapping[str, set[int]], now: float
+    ) -> None:
         """Judges all canaries.
 
         Args:
-            starts: How each model's last starts went.
+            starts: Tells how a model's last starts went.
             ready: The revisions of each model's ready engines.
             now: Unix seconds.
         """
@@ -87,7 +89,7 @@ class Rollouts:
                 continue
             spec = self._spec(name)
             mine = ready.get(name, set()) & self._models[name].same_as(canary.candidate)
-            went = starts.get(name, Starts())
+            went = starts(name)
             if went.failures >= FAILED_AFTER and not mine:
                 self._leave(canary, f"its engine does not start: {went.why}")
                 continue

@@ -50,7 +50,8 @@ class Balancer:
     def __init__(self, prefill_limit: int = PREFILL_TOKENS) -> None:
         self._prefill_limit = prefill_limit
         self._routed: dict[str, Endpoint] = {}
-        self._old: dict[str, Endpoint] | None = None  # beside a canary: the old revision's
+        self._old: dict[str, Endpoint] = {}
+        self._new: dict[str, Endpoint] = {}  # what a canary tries, beside old ones only
         self._leaving: dict[str, Endpoint] = {}  # out of the routes, not yet out of work
         self._ring = Ring()
         self._popularity = Popularity()
@@ -85,8 +86,11 @@ class Balancer:
             self._routed[route.engine_id] = endpoint
         self._leaving = {name: left for name, left in before.items() if left.in_flight}
         self._ring = Ring(self._routed)
-        old = {name: one for name, one in self._routed.items() if one.route.revision not in news}
-        self._old = old if 0 < len(old) < len(self._routed) else None
+        self._old, self._new = {}, {}
+        for name, one in self._routed.items():
+            (self._new if one.route.revision in news else self._old)[name] = one
+        if not self._old:  # nothing to compare with: all of them serve everybody
+            self._new = {}
 
     def grant(self, leases: Mapping[str, int]) -> None:
         """Takes leases over; an engine that is missing keeps its last one."""
@@ -101,12 +105,11 @@ class Balancer:
         canary nobody goes to the new revision but who tries it; where that one has no room, or
         failed already, these go to the old one.
         """
-        if self._old is None:
+        if not self._new:
             return self._choose(ticket, now_s, self._routed)
-        if ticket.tries_new and not ticket.avoid:
-            new = {name: one for name, one in self._routed.items() if name not in self._old}
-            if (found := self._choose(ticket, now_s, new)) is not None:
-                return found
+        tries = ticket.tries_new and not ticket.avoid
+        if tries and (found := self._choose(ticket, now_s, self._new)) is not None:
+            return found
         return self._choose(ticket, now_s, self._old)
 
     def _choose(
