@@ -179,12 +179,16 @@ def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
     )
     model.save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)  # safetensors makes it private
+    # Servers know no do_sample: they take greedy decoding for granted only at this temperature.
+    _amend(folder / "generation_config.json", temperature=0.0)
     tokenizer.save_pretrained(folder)
     # The template goes where every server looks for it, also those that know no .jinja files.
-    config_file = folder / "tokenizer_config.json"
-    config = json.loads(config_file.read_text()) | {"chat_template": CHAT_TEMPLATE}
-    config_file.write_text(json.dumps(config, indent=2) + "\n")
+    _amend(folder / "tokenizer_config.json", chat_template=CHAT_TEMPLATE)
     (folder / "chat_template.jinja").unlink(missing_ok=True)
+
+
+def _amend(file: Path, **fields: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields, indent=2) + "\n")
 
 
 def report(
