@@ -217,6 +217,9 @@ class LauncherSettings(Settings):
     """Unix socket at which the launcher listens."""
     standby: int = Field(default=0, ge=0, le=16)
     """Processes that have imported all and wait to become engines where a fork cannot serve."""
+    plain_spawn: bool = False
+    """Start all engines by vLLM's public entry point, executed anew, as it is done for a vLLM that
+    the platform does not know: slower, and nothing of vLLM's inner API is used."""
 
 
 class ClientSettings(Settings):

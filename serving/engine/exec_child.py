@@ -10,7 +10,7 @@ import os
 import runpy
 
 from serving import logs
-from serving.engine import lifeline
+from serving.engine import lifeline, versions
 from serving.engine.child import LIFELINE_VARIABLE
 from serving.engine.vllm_adapter import EXEC_MODULE, record_outputs
 
@@ -22,5 +22,10 @@ if __name__ == "__main__":
     logs.configure("engine")
     # Imports of vLLM's set the root logger's level anew.
     logging.getLogger("penstock").setLevel(logging.INFO)
-    record_outputs()
+    build = versions.installed()
+    if build is not None and build.reach.recorder:
+        record_outputs()
+    else:
+        # Usage is then what the gateway delivered and read in the answers.
+        logs.get_logger("penstock.engine").warning("no_recorder", build=str(build))
     runpy.run_module(EXEC_MODULE, run_name="__main__")

@@ -1,21 +1,54 @@
 """The launcher of a node: imports vLLM once, then forks an engine whenever a host asks for one.
 
-Run as `python -m serving.engine.launcher`; listens, which also says that it is warm, when all is
-imported.
+A vLLM that the version table does not know is not imported; its engines are executed anew. Run as
+`python -m serving.engine.launcher`; listens, which also says that it is warm, when all is imported.
 """
 
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from models.errors import PenstockError
+from models.errors import PenstockError, UnavailableError
 from serving import logs
-from serving.engine import vllm_adapter
+from serving.engine import versions, vllm_adapter
 from serving.engine.launch_server import LaunchServer
 from serving.engine.socket_claim import claim_socket
 from serving.engine.standby import StandbyPool
 from serving.settings import LauncherSettings
 
 _log = logs.get_logger("penstock.launcher")
+
+
+@dataclass(frozen=True, slots=True)
+class Warmth:
+    """What this launcher has done before it listens, and so how it can start engines."""
+
+    build: str
+    fork_obstacle: Callable[[], str | None]
+    standby: int
+    """Processes that shall stand by."""
+
+
+def warm_up(settings: LauncherSettings) -> Warmth:
+    """Imports vLLM where engines can be forked.
+
+    Raises:
+        UnavailableError: If vLLM is not installed, or cannot be imported.
+    """
+    build = versions.installed()
+    if build is None:
+        raise UnavailableError(
+            "vLLM is not installed", hint="install penstock[cpu] or penstock[gpu]"
+        )
+    if settings.plain_spawn:
+        return Warmth(str(build), lambda: "PENSTOCK_PLAIN_SPAWN is set", 0)
+    if not build.reach.in_process:
+        _log.warning("plain_spawn", build=str(build), reason="not in the version table")
+        return Warmth(str(build), lambda: f"{build} is not in the version table", 0)
+    told = vllm_adapter.pre_import()
+    logs.configure("launcher")  # again: some of the imports set up logging of their own
+    return Warmth(told, vllm_adapter.fork_obstacle, settings.standby)
 
 
 def main() -> int:
@@ -29,17 +62,16 @@ def main() -> int:
     try:
         settings = LauncherSettings.load()
         with claim_socket(settings.launcher_socket) as claim:
-            build = vllm_adapter.pre_import()
-            logs.configure("launcher")  # again: some of the imports set up logging of their own
+            warm = warm_up(settings)
             server = LaunchServer(
                 claim,
                 vllm_adapter.serve,
-                build,
-                vllm_adapter.fork_obstacle,
-                StandbyPool(settings.standby),
+                warm.build,
+                warm.fork_obstacle,
+                StandbyPool(warm.standby),
             )
             server.run(
-                lambda: _log.info("ready", build=build, socket=str(settings.launcher_socket))
+                lambda: _log.info("ready", build=warm.build, socket=str(settings.launcher_socket))
             )
     except PenstockError as exc:
         _log.error("cannot_start", error=str(exc), hint=exc.hint)

