@@ -23,7 +23,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from models.errors import UnavailableError
 from serving.logs import get_logger
 
-HEAD = "0007"
+HEAD = "0008"
 """The newest migration; a database that has it is opened without looking further."""
 BUSY_TIMEOUT_S = 5.0
 
@@ -146,7 +146,7 @@ def _make_engine(url: str) -> AsyncEngine:
     engine = create_async_engine(
         url, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S}
     )
-    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    event.listen(engine.sync_engine, "connect", prepare_sqlite)
     return engine
 
 
@@ -156,7 +156,8 @@ def _try_file(path: str) -> None:
         connection.execute("PRAGMA schema_version")
 
 
-def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+def prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    """What each new connection of SQLite is told."""
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     # A gateway forgets usage that we confirmed, so that it has to outlive the machine.

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from models.errors import ConflictError
 from models.manifest import Manifest
 from serving.controller.database import open_database, translated
+from serving.controller.leader_fence import Check, guard_writes
 from serving.controller.tables import EVENTS, MODELS, REVISIONS
 
 EVENTS_KEPT = 10_000
@@ -63,6 +64,10 @@ class Store:
             DatabaseError: If that is not possible, with a hint why.
         """
         return cls(await open_database(url), url)
+
+    def guard(self, check: Check) -> None:
+        """Has `check` called within each transaction that writes, before its first write."""
+        guard_writes(self._engine, check)
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -134,7 +139,8 @@ class Store:
                     model=name,
                     revision=number,
                     created_at=at,
-                    manifest=manifest.model_dump_json(),
+                    # What a profile may set must still be unset when it is read back.
+                    manifest=manifest.model_dump_json(exclude_unset=manifest.profile is not None),
                     author=author[:128],
                 )
             )
