@@ -52,7 +52,7 @@ def test_run_prints_a_table_and_writes_what_was_asked_for(bench, url: str, tmp_p
         url, "--requests", "5", "--fail-if", "failed>0", "--save-json", str(report), "--details",
         "--save-junit", str(junit), "--save-trace", str(trace), "--save-html", str(page),
     )  # fmt: skip
-    assert (done.code, done.stderr) == (0, "")
+    assert done.code == 0, done.stderr
     assert "TTFT ms" in done.stdout
     assert "5 completed, 0 failed" in done.stdout
     assert len(json.loads(report.read_text())["ttfts"]) == 5
