@@ -78,17 +78,21 @@ def create_app(
         redoc_url=None,
     )
     install_error_handlers(app)
-    app.include_router(admin.router)
-    app.include_router(scaling_api.router)
-    app.include_router(rollout_api.router)
-    app.include_router(tenant_api.router)
-    app.include_router(rule_api.router)
-    app.include_router(cost_api.admin)
-    app.include_router(cost_api.organization)
-    app.include_router(usage_api.admin)
-    app.include_router(usage_api.organization)
-    app.include_router(internal.router)
-    app.include_router(usage_api.internal)
+    for router in (
+        admin.router,
+        scaling_api.router,
+        rollout_api.router,
+        tenant_api.router,
+        rule_api.router,
+        cost_api.admin,
+        cost_api.organization,
+        usage_api.admin,
+        usage_api.organization,
+        internal.router,
+        usage_api.internal,
+    ):
+        # As they are: include_router would take each route apart again, which takes 0.1 s in all.
+        app.router.routes.extend(router.routes)
     app.get("/health", include_in_schema=False)(health)
     app.get("/metrics", include_in_schema=False)(metrics)
     return app
@@ -105,6 +109,7 @@ async def metrics(here: Annotated[Controller, Depends(controller_of)]) -> Respon
     standings = {model.name: loop.standing(model.name).state for model in here.registry.models()}
     states.read_models(loop.fleet, standings, loop.targets.lasts())
     states.read_hosts(loop.fleet, here.settings.pools)
+    states.read_gpus(loop.fleet)
     states.read_keys(here.identities.keys())
     text = here.telemetry.render(loop.fleet, loop.targets.all(), here.settings.pools)
     text += await here.telemetry.federation.collect(loop.fleet)

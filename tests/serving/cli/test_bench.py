@@ -26,7 +26,7 @@ def test_bench_measures_the_platform_of_the_settings() -> None:
             done = penstock("--requests", "2", PENSTOCK_URL=url, PENSTOCK_API_KEY="key")
         finally:
             engine.terminate()
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
     assert url in done.stdout
     assert "2 completed, 0 failed" in done.stdout
 
