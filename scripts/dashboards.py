@@ -80,6 +80,11 @@ FLEET = Dashboard(
             Panel("Engines", "short", {"{{phase}}": total("penstock_engines", "phase")}),
             Panel("Engines without a host", "short", {"{{model}}": total("penstock_engines_unschedulable", "model")}),
         ],
+        "GPUs (where a driver tells)": [
+            Panel("Busy", "percentunit", {"{{host}} {{gpu}}": "penstock_gpu_utilization_ratio"}),
+            Panel("Memory in use", "percentunit", {"{{host}} {{gpu}}": "penstock_gpu_memory_used_bytes / penstock_gpu_memory_total_bytes"}),
+            Panel("Power", "watt", {"{{host}} {{gpu}}": "penstock_gpu_power_watts"}),
+        ],
         "Metering": [
             Panel("Journal not yet shipped", "bytes", {"{{instance}}": "max by (instance) (penstock_journal_backlog_bytes)"}),
             Panel("Settled requests", "reqps", {"{{status}}": rate("penstock_usage_settled_total", "status")}),

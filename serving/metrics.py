@@ -158,6 +158,23 @@ ACCELERATORS = Metric(
     "penstock_accelerators", Kind.GAUGE,
     "Accelerators of a pool's hosts; a host without any counts as one.", ("pool", "state"),
 )  # fmt: skip
+GPU_UTILISATION = Metric(
+    "penstock_gpu_utilization_ratio", Kind.GAUGE,
+    "Share of the last moments in which a kernel ran on a host's accelerator, as its driver tells.",
+    ("pool", "host", "gpu"),
+)  # fmt: skip
+GPU_MEMORY_USED = Metric(
+    "penstock_gpu_memory_used_bytes", Kind.GAUGE,
+    "Memory of a host's accelerator in use, by whatever process.", ("pool", "host", "gpu"),
+)  # fmt: skip
+GPU_MEMORY = Metric(
+    "penstock_gpu_memory_total_bytes", Kind.GAUGE, "Memory of a host's accelerator.",
+    ("pool", "host", "gpu"),
+)  # fmt: skip
+GPU_POWER = Metric(
+    "penstock_gpu_power_watts", Kind.GAUGE, "Power that a host's accelerator draws.",
+    ("pool", "host", "gpu"),
+)  # fmt: skip
 COLD_START_WHOLE = Metric(
     "penstock_cold_start_whole_seconds", Kind.HISTOGRAM,
     "From the demand that woke a model to the first token of the request that caused it.",
@@ -179,5 +196,6 @@ ALL: tuple[Metric, ...] = (
     USAGE_SETTLED, UNMETERED, JOURNAL_LOST, JOURNAL_BACKLOG, METERING_DRIFT, USAGE_UNRESOLVED,
     REQUEST_SECONDS, TIME_PER_OUTPUT_TOKEN, TOKENS, REJECTS, UPSTREAM_ERRORS, QUEUE_AGE,
     TENANT_REQUESTS, TENANT_TOKENS, MODEL_STATE, DECISION, UNSCHEDULABLE, ACCELERATORS,
+    GPU_UTILISATION, GPU_MEMORY_USED, GPU_MEMORY, GPU_POWER,
     COLD_START_WHOLE, KEY_EXPIRY, ENGINE_SCRAPES,
 )  # fmt: skip

@@ -363,12 +363,27 @@ class FetchReport(Message):
     """Why the last try failed; the next one comes by itself."""
 
 
+class GpuReport(Message):
+    """How one of the host's accelerators stands, as its driver tells."""
+
+    gpu: str
+    """Its index on the node."""
+    memory_used_bytes: int = Field(ge=0)
+    memory_total_bytes: int = Field(ge=0)
+    utilisation: float | None = Field(default=None, ge=0, le=1)
+    """Share of the last moments in which a kernel ran; None: it does not tell."""
+    power_w: float | None = Field(default=None, ge=0)
+    """None: it does not tell."""
+
+
 class HostReport(Message):
     """The host's view, each REPORT_INTERVAL_S and at once on a change."""
 
     engine: EngineReport | None = None
     fetches: tuple[FetchReport, ...] = ()
     """For the engine that starts, and beforehand."""
+    gpus: tuple[GpuReport, ...] = ()
+    """Its accelerators; none where no driver tells."""
 
 
 class HostAdmission(Message):

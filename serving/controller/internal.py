@@ -119,7 +119,7 @@ async def report(host_id: str, request: Request, here: Here) -> Response:
     """A host reports what it sees."""
     seen = await _message(request, HostReport)
     if (host := here.loop.fleet.find(host_id)) is not None:
-        host.fetches = seen.fetches
+        host.fetches, host.gpus = seen.fetches, seen.gpus
     return _json(HostAdmission(known=here.loop.report(host_id, seen.engine)))
 
 

@@ -18,6 +18,7 @@ from serving.protocol import (
     EnginePhase,
     EngineReport,
     FetchReport,
+    GpuReport,
     HostRegistration,
     StartPhase,
 )
@@ -138,6 +139,8 @@ class Host:
     """Names that list."""
     fetches: tuple[FetchReport, ...] = ()
     """How far it is with them, and with those of an engine that starts."""
+    gpus: tuple[GpuReport, ...] = ()
+    """How its accelerators stand, where a driver tells."""
     retires: bool = False
     """It stops its engine by itself: it is about to end."""
 

@@ -22,6 +22,10 @@ class StateMetrics:
         self._unschedulable = metrics.UNSCHEDULABLE.gauge(registry)
         self._accelerators = metrics.ACCELERATORS.gauge(registry)
         self._key_expiry = metrics.KEY_EXPIRY.gauge(registry)
+        self._gpu_use = metrics.GPU_UTILISATION.gauge(registry)
+        self._gpu_used = metrics.GPU_MEMORY_USED.gauge(registry)
+        self._gpu_total = metrics.GPU_MEMORY.gauge(registry)
+        self._gpu_power = metrics.GPU_POWER.gauge(registry)
 
     def read_models(
         self,
@@ -51,6 +55,20 @@ class StateMetrics:
                 bound, free = (bound, free + number) if idle else (bound + number, free)
             self._accelerators.labels(pool, "bound").set(bound)
             self._accelerators.labels(pool, "free").set(free)
+
+    def read_gpus(self, fleet: Fleet) -> None:
+        """Takes over what the drivers of the hosts that live have told last."""
+        for gauge in (self._gpu_use, self._gpu_used, self._gpu_total, self._gpu_power):
+            gauge.clear()
+        for host in fleet:
+            for gpu in host.gpus:
+                labels = (host.pool, host.host_id, gpu.gpu)
+                self._gpu_used.labels(*labels).set(gpu.memory_used_bytes)
+                self._gpu_total.labels(*labels).set(gpu.memory_total_bytes)
+                if gpu.utilisation is not None:
+                    self._gpu_use.labels(*labels).set(gpu.utilisation)
+                if gpu.power_w is not None:
+                    self._gpu_power.labels(*labels).set(gpu.power_w)
 
     def read_keys(self, keys: Iterable[KeyRecord]) -> None:
         """Takes over when the next key of each role ends; keys without an end are left out."""

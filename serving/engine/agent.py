@@ -135,7 +135,8 @@ class HostAgent:
             return True
 
     def _seen(self, report: EngineReport | None) -> HostReport:
-        return HostReport(engine=report, fetches=self._around.weights.fetches())
+        around = self._around
+        return HostReport(engine=report, fetches=around.weights.fetches(), gpus=around.gpus())
 
     async def _register(self, report: EngineReport | None) -> None:
         identity = self._identity

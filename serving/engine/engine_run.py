@@ -26,6 +26,7 @@ from serving.protocol import (
     EngineAssignment,
     EnginePhase,
     EngineReport,
+    GpuReport,
     PhaseMark,
     StartPhase,
 )
@@ -62,6 +63,8 @@ class Surroundings:
     """What is compiled for on this node."""
     builds: Mapping[str, Launcher] = field(default_factory=dict)
     """Launchers of further engine builds, by name."""
+    gpus: Callable[[], tuple[GpuReport, ...]] = tuple
+    """How the accelerators stand; by default nobody tells."""
     health_interval_s: float = 1.0
     health_failures: int = 3
     transport: httpx.AsyncBaseTransport | None = None

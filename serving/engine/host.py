@@ -19,6 +19,7 @@ from serving.engine.compile_cache import machine_of_this_node
 from serving.engine.controller_client import ControllerClient
 from serving.engine.engine_run import GONE_TIMEOUT_S, Surroundings
 from serving.engine.launcher_client import SocketLauncher
+from serving.engine.nvml import GpuWatch, open_nvml
 from serving.engine.weights import NodeWeights
 from serving.settings import HostSettings, named_secrets
 
@@ -96,6 +97,7 @@ class EngineHost:
             address=settings.engine_address,
             accelerators=accelerators,
             drain_timeout_s=settings.drain_timeout_s,
+            gpus=GpuWatch(open_nvml() if accelerators else None, accelerators).reports,
         )
         controller = ControllerClient(settings.controller_url, settings.internal_token)
         self._agent = HostAgent(identity, controller, around)

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry
 
 from serving.controller.state_metrics import StateMetrics
 from serving.identities import KeyRecord, Role
-from serving.protocol import ModelState
+from serving.protocol import GpuReport, ModelState
 from tests.serving.controller.world import World
 
 
@@ -52,6 +52,29 @@ async def test_accelerators_are_free_or_bound(world: World) -> None:
     assert value("penstock_accelerators", {"pool": "cpu", "state": "bound"}) == 1
     assert value("penstock_accelerators", {"pool": "cpu", "state": "free"}) == 1
     assert value("penstock_accelerators", {"pool": "h200x1", "state": "free"}) == 0
+
+
+async def test_gpus_are_told_by_host_as_far_as_their_driver_tells(world: World) -> None:
+    world.host("h1")
+    world.host("h2")
+    hosts = {host.host_id: host for host in world.loop.fleet}
+    telling = GpuReport(
+        gpu="3", memory_used_bytes=5, memory_total_bytes=9, utilisation=0.5, power_w=700.0
+    )
+    hosts["h1"].gpus = (telling, GpuReport(gpu="4", memory_used_bytes=1, memory_total_bytes=9))
+    registry = CollectorRegistry()
+    states = StateMetrics(registry)
+    states.read_gpus(world.loop.fleet)
+    value, first = registry.get_sample_value, {"pool": "cpu", "host": "h1", "gpu": "3"}
+    assert value("penstock_gpu_utilization_ratio", first) == 0.5
+    assert value("penstock_gpu_memory_used_bytes", first) == 5
+    assert value("penstock_gpu_memory_total_bytes", first) == 9
+    assert value("penstock_gpu_power_watts", first) == 700.0
+    assert value("penstock_gpu_power_watts", first | {"gpu": "4"}) is None
+    assert value("penstock_gpu_memory_used_bytes", first | {"gpu": "4"}) == 1
+    hosts["h1"].gpus = ()
+    states.read_gpus(world.loop.fleet)
+    assert value("penstock_gpu_memory_used_bytes", first) is None
 
 
 def test_the_next_end_of_a_key_is_told_for_each_role() -> None:
