@@ -53,6 +53,8 @@ Source = Annotated[
     ),
 ]
 EngineArgument = str | int | float | bool
+Goal = Literal["throughput", "latency", "balanced"]
+"""What an engine is tuned for."""
 
 
 class Strict(BaseModel):
@@ -219,6 +221,9 @@ class Manifest(Strict):
     gets at once."""
     weights: WeightsSpec = WeightsSpec()
     """How the source's files may be read."""
+    profile: Goal | None = None
+    """What the engine is tuned for: `throughput`, `latency` or `balanced`. Sets the vLLM arguments
+    that the manifest does not give itself, by model and hardware; by default none of them."""
     engine: EngineSpec = EngineSpec()
     """How vLLM runs the model."""
     resources: ResourcesSpec = ResourcesSpec()

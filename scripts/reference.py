@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 from planner_page import planner_page
+from profiles_page import profiles_page
 from pydantic import BaseModel, SecretStr
 from pydantic_core import PydanticUndefined
 from typer.cli import get_docs_for_click
@@ -167,6 +168,7 @@ PAGES = {
     "cli.md": cli_page,
     "access.md": access_page,
     "planner.md": lambda: planner_page(MADE),
+    "profiles.md": lambda: profiles_page(MADE),
     "architectures.md": architectures_page,
     "../../models/manifest.schema.json": schema_text,
 }

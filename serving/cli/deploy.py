@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from models.errors import ModelNotFoundError, PenstockError
-from models.manifest import Manifest
+from models.manifest import Goal, Manifest
 from models.manifest_files import to_yaml
 from serving.cli import client, output
 from serving.cli.client import AdminClient
@@ -36,6 +36,10 @@ def deploy(
         str | None,
         typer.Option(help="Variant of the catalog's model, as h200; by default by the pools."),
     ] = None,
+    profile: Annotated[
+        Goal | None,
+        typer.Option(help="Tune the catalog's model for this, in place of its usual numbers."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print what would change, as a diff.")
     ] = False,
@@ -57,12 +61,12 @@ def deploy(
     timeout_s: Annotated[float, typer.Option(min=1.0, help="Seconds to wait at most.")] = 600.0,
 ) -> None:
     """Deploy a model from the catalog, from manifests (-f) or straight from a source."""
-    entry = entry_of(source, file, accelerator)
+    entry = entry_of(source, file, accelerator, profile)
     manifests = [] if entry is not None else manifests_of(source, file, name)
     console = output.stderr()
     with client.connect() as admin:
         if entry is not None:
-            manifests = [from_catalog(entry, admin, accelerator, name)]
+            manifests = [from_catalog(entry, admin, accelerator, name, profile)]
         if dry_run:
             for manifest in manifests:
                 _show_plan(admin, manifest)

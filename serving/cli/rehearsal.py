@@ -11,6 +11,7 @@ from autoscaler.simulate import Outcome
 from autoscaler.snapshot import Spec
 from models.errors import BadRequestError, ModelNotFoundError
 from models.manifest import Manifest, ScalingSpec
+from models.profile import with_profile
 from serving.cli import output
 from serving.cli.client import AdminClient
 from serving.scaling import CapacityView
@@ -96,7 +97,7 @@ def engine_of(capacity: CapacityView, manifest: Manifest) -> EngineModel | None:
     if capacity.prefill_tps is None or capacity.step_s is None or capacity.step_per_seq_s is None:
         return None
     return EngineModel(
-        slots=manifest.engine.max_num_seqs,
+        slots=with_profile(manifest).engine.max_num_seqs,
         prefill_tps=capacity.prefill_tps,
         step_ms=1000 * capacity.step_s,
         step_ms_per_seq=1000 * capacity.step_per_seq_s,

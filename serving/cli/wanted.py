@@ -5,8 +5,9 @@ from pathlib import Path
 
 from models.catalog import Entry, entry_named
 from models.errors import BadRequestError
-from models.manifest import LONGEST_NAME, Manifest, parse_manifest
+from models.manifest import LONGEST_NAME, Goal, Manifest, parse_manifest
 from models.manifest_files import load_manifests
+from models.profile import manifest_with_goal
 from serving.cli.client import AdminClient
 
 
@@ -24,17 +25,27 @@ def name_of(source: str) -> str:
     return plain
 
 
-def entry_of(source: str | None, file: Path | None, accelerator: str | None) -> Entry | None:
+def entry_of(
+    source: str | None,
+    file: Path | None,
+    accelerator: str | None,
+    profile: Goal | None = None,
+) -> Entry | None:
     """The catalog's entry where the source is its name, else none.
 
     Raises:
-        BadRequestError: If an accelerator is given beside something else.
+        BadRequestError: If an accelerator or a profile is given beside something else.
         CatalogNotFoundError: If the catalog has no such name.
     """
     if source is not None and file is None and "://" not in source:
         if Path(source).suffix in (".yaml", ".yml"):
             raise BadRequestError(f"{source} is a file", hint=f"`penstock deploy -f {source}`")
         return entry_named(source)
+    if profile is not None:
+        raise BadRequestError(
+            "--profile goes with a name of the catalog only",
+            hint="a manifest says it in `profile`",
+        )
     if accelerator is not None:
         raise BadRequestError(
             "--accelerator goes with a name of the catalog only",
@@ -44,9 +55,14 @@ def entry_of(source: str | None, file: Path | None, accelerator: str | None) -> 
 
 
 def from_catalog(
-    entry: Entry, admin: AdminClient, accelerator: str | None, name: str | None
+    entry: Entry,
+    admin: AdminClient,
+    accelerator: str | None,
+    name: str | None,
+    profile: Goal | None = None,
 ) -> Manifest:
-    """The manifest of the variant that was asked for, or that a pool of the platform runs.
+    """The manifest of the variant that was asked for, or that a pool of the platform runs; with a
+    profile in place of the catalog's own numbers where one is named.
 
     Raises:
         BadRequestError: If there is no such variant.
@@ -55,7 +71,10 @@ def from_catalog(
         variant = entry.for_accelerator(accelerator)
     else:
         variant = entry.for_pools([pool.name for pool in admin.status().pools])
-    document = entry.manifest(variant).model_dump(mode="json", exclude_unset=True)
+    manifest = entry.manifest(variant)
+    if profile is not None:
+        manifest = manifest_with_goal(manifest, profile)
+    document = manifest.model_dump(mode="json", exclude_unset=True)
     return parse_manifest(document | ({"name": name} if name else {}))
 
 

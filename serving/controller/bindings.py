@@ -2,6 +2,7 @@
 
 import secrets
 
+from models.profile import with_profile
 from serving.controller import dormitory
 from serving.controller.binder import Bind, Unbind, UnbindReason
 from serving.controller.demand import Demand
@@ -57,7 +58,7 @@ class Bindings:
                 model=model.name,
                 revision=action.revision,
                 start_id=start_id,
-                manifest=model.manifest_of(action.revision) or model.manifest,
+                manifest=with_profile(model.manifest_of(action.revision) or model.manifest),
                 host_id=host.host_id,
                 node=host.registration.node,
                 bound_s=now.s,

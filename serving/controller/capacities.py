@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from autoscaler.capacity import Capacity
 from autoscaler.learning import Steps, fit
 from autoscaler.snapshot import EngineLoad
+from models.profile import with_profile
 from serving.controller.observed import Engine
 from serving.controller.registry import DeployedModel
 from serving.protocol import EngineLoadReport
@@ -95,7 +96,7 @@ class Capacities:
         kind = Kind.of(model)
         known = self.known(kind)
         steps = known.steps.plus(fresh)
-        slots = engine.slots or model.manifest.engine.max_num_seqs
+        slots = engine.slots or with_profile(model.manifest).engine.max_num_seqs
         self._known[kind] = replace(known, steps=steps, capacity=fit(steps, slots, known.guess))
         self._changed.add(kind)
 

@@ -13,6 +13,7 @@ from models.errors import ForbiddenError, ManifestError, SourceError, Unavailabl
 from models.fit import check_fit
 from models.manifest import Manifest
 from models.model_folder import check_folder
+from models.profile import settings_of, with_profile
 from models.remotes.listing import PlaceAwayError, is_pickle
 from models.sources import Inspection
 from serving.settings import ControllerSettings, named_secrets
@@ -122,6 +123,9 @@ class Intake:
             SourceError, DoesNotFitError: If it cannot be served.
         """
         warnings: list[str] = []
+        if manifest.profile is not None and not settings_of(manifest):
+            where = manifest.resources.pool
+            warnings.append(f"profile: {manifest.profile} says nothing of this model on {where}")
         if manifest.source.startswith("file://"):
             # The folder may be another one on the hosts, so that this is no reason to refuse.
             folder = Path(manifest.source.removeprefix("file://"))
@@ -140,7 +144,8 @@ class Intake:
                 )
         if found.config is not None and not self._runs_anything(manifest):
             check_architecture(found.config)
-        warnings += check_fit(manifest, found.config, found.weight_bytes, self._machine_gib)
+        tuned = with_profile(manifest)
+        warnings += check_fit(tuned, found.config, found.weight_bytes, self._machine_gib)
         return tuple(warnings)
 
     def _runs_anything(self, manifest: Manifest) -> bool:

@@ -93,7 +93,8 @@ class ApplyResult:
 
 def engine_digest(manifest: Manifest) -> str:
     """Equal for manifests that give the same engine; scaling is not part of it."""
-    text = manifest.model_dump_json(include={"name", "source", "weights", "engine", "resources"})
+    parts = {"name", "source", "weights", "profile", "engine", "resources"}
+    text = manifest.model_dump_json(include=parts)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from autoscaler.snapshot import Memory
+from models.profile import with_profile
 from serving.controller import scaling_rows
 from serving.controller.capacities import Kind
 from serving.controller.changes import stopped_within
@@ -68,8 +69,9 @@ class ScalingLog:
         """Takes the planner's figures of a model that was deployed, until something is measured."""
         if self._targets.capacities.has_guess(Kind.of(model)):
             return
-        guessed = await asyncio.to_thread(guess_capacity, model.manifest)
-        slots = model.manifest.engine.max_num_seqs
+        manifest = await asyncio.to_thread(with_profile, model.manifest)
+        guessed = await asyncio.to_thread(guess_capacity, manifest)
+        slots = manifest.engine.max_num_seqs
         self._targets.capacities.guess(Kind.of(model), slots, guessed)
 
     async def flush(self, *, everything: bool = False) -> None:

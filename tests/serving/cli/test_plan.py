@@ -150,3 +150,19 @@ def test_deploy_by_name_is_refused_with_a_reason(
     assert outcome.code == code
     assert says in outcome.err
     assert not [call for call in platform.asked if call[0] == "POST"]
+
+
+def test_deploy_by_name_with_a_profile_leaves_the_numbers_to_it(
+    run: Run, platform: FakePlatform
+) -> None:
+    assert run("deploy", "qwen3-0.6b", "--profile", "latency").code == 0
+    manifest = sent(platform)
+    assert manifest.profile == "latency"
+    assert "max_num_seqs" not in manifest.engine.model_fields_set
+    assert manifest.engine.kv_cache_gib == 2.0
+
+
+def test_deploy_of_a_source_takes_no_profile(run: Run) -> None:
+    outcome = run("deploy", "hf://some/body", "--profile", "latency")
+    assert outcome.code == 2
+    assert "`profile`" in outcome.err

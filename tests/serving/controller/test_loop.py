@@ -45,6 +45,17 @@ async def test_loop_wakes_a_model_on_demand_and_routes_it_when_it_is_ready(world
     assert world.told[-2:] == ["woken", "ready"]
 
 
+async def test_loop_hands_out_the_manifest_with_its_profile_filled_in(world: World) -> None:
+    host = world.host("h1")
+    await world.deploy(profile="latency")
+    world.run()
+    world.ask(queued=1)
+    world.run()
+    assert host.assigned is not None
+    assert host.assigned.manifest.engine.max_num_seqs == 8
+    assert host.assigned.manifest.engine.args["max_num_batched_tokens"] == 1024
+
+
 async def test_loop_decides_on_demand_without_waiting_for_its_tick(world: World) -> None:
     host = world.host("h1")
     await world.deploy()

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from models.errors import ManifestError, ModelNotFoundError, SourceError
+from models.profile import with_profile
 from serving.controller.registry import Limits, Registry, check
 from serving.controller.store import Store
 from tests.serving.controller.world import manifest
@@ -86,3 +87,18 @@ def test_check_refuses_an_unknown_built_in_model() -> None:
 def test_check_leaves_a_gpu_hosts_memory_to_its_own_machine() -> None:
     resources = {"accelerator": "h200", "gpus": 8, "memory_gib": 1000}
     check(manifest(resources=resources), LIMITS)
+
+
+async def test_registry_keeps_what_a_profile_may_set_unset(store: Store) -> None:
+    """Else the field's default would win over the profile after a restart."""
+    registry = Registry(store, LIMITS)
+    tuned = manifest(profile="latency")
+    await registry.apply(tuned, 1.0)
+    assert not (await registry.apply(tuned, 2.0)).changed
+    again = Registry(store, LIMITS)
+    await again.load()
+    for one in (registry, again):
+        slots = with_profile(one.get("guide").manifest).engine.max_num_seqs
+        assert slots == with_profile(tuned).engine.max_num_seqs != tuned.engine.max_num_seqs
+    await again.apply(manifest(profile="throughput"), 3.0)
+    assert again.get("guide").same_engine == {2}
