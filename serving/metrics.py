@@ -189,6 +189,10 @@ ENGINE_SCRAPES = Metric(
     "penstock_engine_scrapes_total", Kind.COUNTER,
     "Scrapes of engines for the federated metrics, by outcome.", ("outcome",),
 )  # fmt: skip
+LEADS = Metric(
+    "penstock_controller_leads", Kind.GAUGE,
+    "1 at the controller that leads, 0 at one that stands by.",
+)  # fmt: skip
 
 ALL: tuple[Metric, ...] = (
     REQUESTS, IN_FLIGHT, QUEUE_DEPTH, QUEUE_WAIT, TTFT, RETRIES,
@@ -197,5 +201,5 @@ ALL: tuple[Metric, ...] = (
     REQUEST_SECONDS, TIME_PER_OUTPUT_TOKEN, TOKENS, REJECTS, UPSTREAM_ERRORS, QUEUE_AGE,
     TENANT_REQUESTS, TENANT_TOKENS, MODEL_STATE, DECISION, UNSCHEDULABLE, ACCELERATORS,
     GPU_UTILISATION, GPU_MEMORY_USED, GPU_MEMORY, GPU_POWER,
-    COLD_START_WHOLE, KEY_EXPIRY, ENGINE_SCRAPES,
+    COLD_START_WHOLE, KEY_EXPIRY, ENGINE_SCRAPES, LEADS,
 )  # fmt: skip

@@ -77,6 +77,12 @@ class ControllerSettings(Settings):
     """Port at which the controller listens."""
     internal_token: SecretStr
     """Token that gateways and hosts show to the controller."""
+    leader_lease_s: float | None = Field(default=None, ge=1, le=60)
+    """Several controllers share the database: one leads, for as long as it renews a lease of this
+    many seconds, the others stand by. By default this controller is the only one."""
+    controller_advertise_url: str | None = Field(default=None, pattern=r"^https?://[^,\s]+$")
+    """Base URL at which gateways and hosts reach this very controller, where there are several; by
+    default from its address and port."""
     ray_dashboard_url: str | None = None
     """Base URL of Ray's dashboard, whose REST scales the pools; none: hosts come by themselves."""
     ray_token_path: Path | None = None
@@ -134,7 +140,7 @@ class GatewaySettings(Settings):
     gateway_port: int = Field(default=8000, ge=0, le=65535)
     """Port at which the gateway listens."""
     controller_url: str = "http://127.0.0.1:8100"
-    """Base URL of the controller."""
+    """Base URL of the controller; of several with commas between, or one name for all of them."""
     internal_token: SecretStr
     """Token that the gateway shows to the controller."""
     gateway_state_dir: Path = Path(".penstock/gateway")
@@ -183,7 +189,7 @@ class HostSettings(Settings):
     """A host: one replica of a pool's Ray Serve deployment."""
 
     controller_url: str = "http://127.0.0.1:8100"
-    """Base URL of the controller."""
+    """Base URL of the controller; of several with commas between, or one name for all of them."""
     internal_token: SecretStr
     """Token that the host shows to the controller."""
     launcher_socket: Path

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Annotated
 
 import httpx
@@ -37,7 +37,11 @@ from serving.controller.events import EventLog
 from serving.controller.fleet_hours import FleetHours, Use, uses_of
 from serving.controller.http import install_error_handlers
 from serving.controller.identities import Identities
-from serving.controller.loop import ControlLoop
+from serving.controller.leader_career import pursued
+from serving.controller.leader_door import LeaderDoor
+from serving.controller.leader_setup import turns_of
+from serving.controller.leader_term import Term
+from serving.controller.loop import ControlLoop, alone
 from serving.controller.manifest_folder import ManifestFolder
 from serving.controller.pool_sizes import check_pools
 from serving.controller.pools import PoolKeeper
@@ -54,6 +58,7 @@ from serving.logs import configure, get_logger
 from serving.settings import ControllerSettings
 
 SHUTDOWN_S = 2.0
+TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 
 log = get_logger(__name__)
 
@@ -63,10 +68,22 @@ def create_app(
 ) -> FastAPI:
     """The controller as an ASGI application; it lives from lifespan's start to its end."""
 
+    def show(controller: Controller) -> None:
+        app.state.controller = controller
+
+    def lead(term: Term) -> AbstractAsyncContextManager[Controller]:
+        return running(settings, ray_transport, term)
+
+    turns = None if settings.leader_lease_s is None else turns_of(settings, lead, show)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if turns is not None:
+            async with pursued(turns):
+                yield
+            return
         async with running(settings, ray_transport) as controller:
-            app.state.controller = controller
+            show(controller)
             yield
 
     app = FastAPI(
@@ -77,6 +94,9 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
+    if turns is not None:
+        token = settings.internal_token.get_secret_value()
+        app.add_middleware(LeaderDoor, standing=turns, token=token)
     install_error_handlers(app)
     for router in (
         admin.router,
@@ -94,6 +114,7 @@ def create_app(
         # As they are: include_router would take each route apart again, which takes 0.1 s in all.
         app.router.routes.extend(router.routes)
     app.get("/health", include_in_schema=False)(health)
+    app.get("/healthz", include_in_schema=False)(healthz)
     app.get("/metrics", include_in_schema=False)(metrics)
     return app
 
@@ -103,8 +124,18 @@ async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
+async def healthz(here: Annotated[Controller, Depends(controller_of)]) -> dict[str, str]:
+    """Answers while the process serves, and tells what it is ready for."""
+    return {"status": "ok", "ready": "standby" if here.standby else "leader"}
+
+
 async def metrics(here: Annotated[Controller, Depends(controller_of)]) -> Response:
-    """All metrics, for Prometheus; those of the engines too, which ask for a token."""
+    """All metrics, for Prometheus; those of the engines too, which ask for a token.
+
+    A standby tells only that it is one: of models and engines it knows nothing.
+    """
+    if here.standby:
+        return Response(here.telemetry.render_standby(), media_type=TEXT_FORMAT)
     loop, states = here.loop, here.telemetry.states
     standings = {model.name: loop.standing(model.name).state for model in here.registry.models()}
     states.read_models(loop.fleet, standings, loop.targets.lasts())
@@ -113,17 +144,26 @@ async def metrics(here: Annotated[Controller, Depends(controller_of)]) -> Respon
     states.read_keys(here.identities.keys())
     text = here.telemetry.render(loop.fleet, loop.targets.all(), here.settings.pools)
     text += await here.telemetry.federation.collect(loop.fleet)
-    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(text, media_type=TEXT_FORMAT)
 
 
 @asynccontextmanager
 async def running(
-    settings: ControllerSettings, ray_transport: httpx.AsyncBaseTransport | None = None
+    settings: ControllerSettings,
+    ray_transport: httpx.AsyncBaseTransport | None = None,
+    term: Term | None = None,
 ) -> AsyncIterator[Controller]:
-    """Opens the store, starts the background tasks, and ends them."""
+    """Opens the store, starts the background tasks, and ends them.
+
+    With a `term`, for as long as that lasts, this controller leads others.
+    """
     async with AsyncExitStack() as stack:
         store = await Store.open(settings.database_url)
         stack.push_async_callback(store.close)
+        may_act = alone
+        if term is not None:
+            term.guard(store)
+            may_act, ray_transport = term.leads, term.transport(ray_transport)
         limits = Limits(settings.pools, memory_gib=psutil.virtual_memory().total / GIB)
         registry = Registry(store, limits)
         await registry.load()
@@ -132,7 +172,7 @@ async def running(
         events = EventLog(store)
         stack.push_async_callback(_flush, events)
         telemetry = Telemetry()
-        loop = ControlLoop(settings, registry, events, telemetry)
+        loop = ControlLoop(settings, registry, events, telemetry, may_act=may_act)
         scaling = ScalingLog(store, registry, loop.targets, loop.recorded)
         await scaling.restore()
         controller = Controller(

@@ -32,6 +32,8 @@ class Controller:
     """Long polls are answered at once: the process is about to end."""
     broken: bool = False
     """A background task died: the process has to be restarted."""
+    standby: bool = False
+    """It only reads the database; another controller leads."""
 
     shares: ShareKeeper = field(init=False)
 

@@ -1,9 +1,9 @@
 """The fence: no transaction of a controller that no longer leads is written.
 
-Before the first write of each transaction the lease's row is looked at within that transaction, and
-held until it ends: on PostgreSQL by a lock that renewals pass and a takeover waits for, on SQLite by
-the one write lock that there is. A process that was stopped amid a transaction would hold up the
-takeover; PostgreSQL ends such a transaction after the lease's time.
+Before the first write of each transaction the lease's row is looked at within that transaction,
+and held until it ends: on PostgreSQL by a lock that renewals pass and a takeover waits for, on
+SQLite by the one write lock that there is. A process that was stopped amid a transaction would hold
+up the takeover; PostgreSQL ends such a transaction after the lease's time.
 """
 
 import math
@@ -50,7 +50,7 @@ def guard_writes(engine: AsyncEngine, check: Check) -> None:
 def holder_of(token: int, lease_s: float, lost: Callable[[], None]) -> Check:
     """The check of a leader; `lost` is told of a lease that is another's."""
     mine = (LEADERSHIP.c.id == LEADERSHIP_ROW, LEADERSHIP.c.token == token)
-    # A change that changes nothing: it takes SQLite's write lock, and tells whether the row is ours.
+    # A change that changes nothing takes SQLite's write lock, and tells whether the row is ours.
     touch = update(LEADERSHIP).where(*mine).values(token=LEADERSHIP.c.token)
     idle_ms = str(math.ceil(lease_s * 1000))
     # For this transaction only: PostgreSQL ends it if it is left alone for a lease.

@@ -99,4 +99,4 @@ def clock_of(dialect: str) -> ColumnElement[float]:
     if dialect == "sqlite":
         days = cast(func.julianday("now"), Float)
         return (days - literal(JULIAN_1970, Float)) * literal(DAY_S, Float)
-    return cast(text("extract(epoch FROM clock_timestamp())"), Float)  # type: ignore[arg-type]
+    return cast(text("extract(epoch FROM clock_timestamp())"), Float)

@@ -50,6 +50,11 @@ ASLEEP = Standing(ModelState.ASLEEP)
 SERVED_ELSEWHERE = Standing(ModelState.READY)
 
 
+def alone() -> bool:
+    """A controller that is alone leads."""
+    return True
+
+
 class ControlLoop:
     """Brings what is to what shall be; only one task may run it."""
 
@@ -60,7 +65,9 @@ class ControlLoop:
         events: EventLog,
         telemetry: Telemetry,
         clock: Callable[[], Moment] = now,
+        may_act: Callable[[], bool] = alone,
     ) -> None:
+        """`may_act` is asked before each step: whether this controller leads."""
         self.fleet = Fleet()
         self.gateways = Gateways()
         self.routes = RouteTable()
@@ -76,6 +83,7 @@ class ControlLoop:
         self._events = events
         self._telemetry = telemetry
         self._clock = clock
+        self._may_act = may_act
         self._bindings = Bindings(self.fleet, registry, events, self.traces)
         self._standings: dict[str, Standing] = {}
         self._settled_after_s: float | None = None
@@ -173,7 +181,8 @@ class ControlLoop:
         """Runs until it is cancelled."""
         while True:
             self._kicked.clear()
-            self.step()
+            if self._may_act():
+                self.step()
             try:
                 async with asyncio.timeout(TICK_S):
                     await self._kicked.wait()

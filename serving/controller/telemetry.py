@@ -10,7 +10,7 @@ from serving.controller.federation import Federation
 from serving.controller.observed import Engine, Fleet
 from serving.controller.state_metrics import StateMetrics
 from serving.controller.traces import PHASE_ORDER, Trace
-from serving.metrics import COLD_START, COLD_START_WHOLE, ENGINES, ENGINES_WANTED, HOSTS
+from serving.metrics import COLD_START, COLD_START_WHOLE, ENGINES, ENGINES_WANTED, HOSTS, LEADS
 
 
 class Telemetry:
@@ -25,6 +25,7 @@ class Telemetry:
         self._cold_start_whole = COLD_START_WHOLE.histogram(self.registry)
         self.states = StateMetrics(self.registry)
         self.federation = Federation(self.registry)
+        self.leads = LEADS.gauge(self.registry)
 
     def observe_start(self, engine: Engine) -> None:
         """Records how long each phase of a start took; once an engine is routed."""
@@ -39,8 +40,13 @@ class Telemetry:
         (_, began_at) = trace.ordered()[0]
         self._cold_start_whole.labels(trace.model).observe(max(0.0, at - began_at))
 
+    def render_standby(self) -> bytes:
+        """All that a standby knows: that it does not lead."""
+        return generate_latest(self.registry.restricted_registry([LEADS.name]))
+
     def render(self, fleet: Fleet, wanted: Mapping[str, int], pools: Iterable[str]) -> bytes:
         """All metrics in Prometheus' text format."""
+        self.leads.set(1)
         self._engines.clear()
         engines = Counter((e.model, e.phase) for e in fleet.engines())
         for (model, phase), number in engines.items():

@@ -1,4 +1,4 @@
-"""The lease and the fence on both databases: one holder at a time, no write after it is another's."""
+"""The lease and the fence on both databases: one holder at a time, no write of an earlier one."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
