@@ -38,7 +38,7 @@ def locust(*flags: str) -> subprocess.CompletedProcess[str]:
 def test_closed_profile_runs_users_and_fills_the_statistics(url: str) -> None:
     done = locust(
         "--host", url, "--api-key", "t", "--load-profile", "agent", "-u", "3", "-r", "99",
-        "-t", "2s", "--json",
+        "-t", "5s", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = {(row["name"], row["method"]): row for row in json.loads(done.stdout)}

@@ -162,7 +162,7 @@ class Host:
         finally:
             lease.give_up()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(30):
                     async for _ in lease.events():
                         pass
             await lease.close()

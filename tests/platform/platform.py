@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import httpx
 import psutil
 
+from tests.processes import is_alive
+
 T = TypeVar("T")
 PENSTOCK = Path(sys.executable).with_name("penstock")
 
@@ -126,13 +128,6 @@ class Platform:
         """The ends of all parts' logs, for a failed assertion."""
         parts = sorted((self.data_dir / "logs").glob("*.log"))
         return "\n".join(f"== {p.name}\n{p.read_text(errors='replace')[-1500:]}" for p in parts)
-
-
-def is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def describe(process: psutil.Process) -> str:

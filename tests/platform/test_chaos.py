@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
-import psutil
 import pytest
 import yaml
 
 from models.sources import BUILTINS
 from tests.platform.conftest import API_KEY
 from tests.platform.platform import Platform, eventually
+from tests.processes import pid_is_alive
 
 pytestmark = pytest.mark.engine
 
@@ -142,4 +142,4 @@ def test_engines_killed_under_streams_cost_nobody_who_had_not_streamed(
     for kind in ("failed", "hung", "broken", "silent"):
         assert counts[kind] == 0, shown
     eventually(lambda: len(engines(platform)) == 2, 60, "both engines are back")
-    assert not any(psutil.pid_exists(pid) for pid in killed)
+    assert not any(pid_is_alive(pid) for pid in killed)

@@ -13,7 +13,8 @@ from openai import OpenAI
 
 from models.sources import BUILTINS
 from serving.engine.engine_run import GONE_TIMEOUT_S
-from tests.platform.platform import Platform, eventually, is_alive
+from tests.platform.platform import Platform, eventually
+from tests.processes import is_alive
 
 pytestmark = pytest.mark.engine
 

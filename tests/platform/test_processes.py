@@ -11,7 +11,8 @@ import psutil
 import pytest
 from openai import OpenAI
 
-from tests.platform.platform import Platform, eventually, is_alive, port_is_free
+from tests.platform.platform import Platform, eventually, port_is_free
+from tests.processes import is_alive
 
 pytestmark = pytest.mark.engine
 

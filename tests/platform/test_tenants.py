@@ -40,7 +40,7 @@ def test_key_is_made_limited_and_revoked_and_no_log_tells_of_it(
         assert refused.value.response.headers["x-ratelimit-limit-requests"] == "2"
         key_id = admin.get("/keys").json()["items"][-1]["key_id"]
         assert admin.delete(f"/keys/{key_id}").status_code == 204
-        ends = time.monotonic() + 1.0
+        ends = time.monotonic() + 10.0
         while True:
             try:
                 client.models.list()

@@ -7,11 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from models.errors import BadRequestError
 from serving.cli.node import ray_command
+from tests.processes import pid_is_alive
 
 SCRIPT = """
 import sys
@@ -29,7 +29,7 @@ def node(tmp_path: Path, ray: str, launcher: str) -> subprocess.Popen[bytes]:
     )
 
 
-def eventually(check: object, within_s: float = 20) -> None:
+def eventually(check: object, within_s: float = 60) -> None:
     deadline = time.monotonic() + within_s
     while not check():  # type: ignore[operator]
         assert time.monotonic() < deadline
@@ -37,7 +37,7 @@ def eventually(check: object, within_s: float = 20) -> None:
 
 
 def finish(process: subprocess.Popen[bytes]) -> int:
-    process.communicate(timeout=40)
+    process.communicate(timeout=60)
     return process.returncode
 
 
@@ -59,7 +59,7 @@ def test_node_refuses_to_start_without_a_command() -> None:
 def test_node_ends_with_ray_and_takes_the_launcher_along(tmp_path: Path) -> None:
     process = node(tmp_path, "sleep 0.3; exit 7", "echo $$ > pid; exec sleep 100")
     assert finish(process) == 7
-    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+    assert not pid_is_alive(int((tmp_path / "pid").read_text()))
 
 
 def test_node_fails_when_ray_ends_by_itself_without_an_error(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_node_ends_both_when_it_is_told_to(tmp_path: Path) -> None:
     eventually(lambda: all(f.exists() and f.read_text().strip() for f in files))
     process.send_signal(signal.SIGTERM)
     assert finish(process) == 0
-    assert not any(psutil.pid_exists(int(f.read_text())) for f in files)
+    assert not any(pid_is_alive(int(f.read_text())) for f in files)
 
 
 DRAINING = """

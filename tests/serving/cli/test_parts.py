@@ -33,7 +33,7 @@ FAMILY = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEE
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
     yield
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while (left := leftovers.find_marked(MARK)) and time.monotonic() < deadline:
         time.sleep(0.01)  # a killed process takes a moment to go
     assert left == []
@@ -56,7 +56,7 @@ def make_spec(folder: Path, name: str, program: str, **fields: object) -> PartSp
 
 
 def until(supervisor: Supervisor, done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not done():
         supervisor.tick()
         assert time.monotonic() < deadline

@@ -114,11 +114,11 @@ async def test_rotated_key_keeps_its_id_and_both_secrets_for_the_overlap(served:
 
 
 async def test_expired_key_gets_in_no_more(served: Served) -> None:
-    soon = datetime.now(UTC) + timedelta(seconds=0.4)
+    soon = datetime.now(UTC) + timedelta(seconds=2)
     issued = await make(served, "keys", name="soon", role="viewer", expires_at=soon.isoformat())
     headers = {"authorization": f"Bearer {issued['secret']}"}
     assert (await served.anonymous.get("/admin/v1/status", headers=headers)).status_code == 200
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(30):
         while (
             answer := await served.anonymous.get("/admin/v1/status", headers=headers)
         ).is_success:

@@ -111,7 +111,7 @@ class FakeEngine:
 
     async def wait_for(self, path: str) -> None:
         """Until the path is asked for, after what was seen was cleared."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while path not in self.seen:
                 await self._asked.wait()
                 self._asked.clear()
@@ -169,7 +169,7 @@ class FakeController:
             self._changed.notify_all()
 
     async def wait_for_phase(
-        self, phase: EnginePhase, engine_id: str = "e1", timeout_s: float = 10
+        self, phase: EnginePhase, engine_id: str = "e1", timeout_s: float = 30
     ) -> EngineReport:
         async with asyncio.timeout(timeout_s), self._changed:
             while True:
@@ -178,7 +178,7 @@ class FakeController:
                         return report
                 await self._changed.wait()
 
-    async def wait_for_registrations(self, count: int, timeout_s: float = 10) -> HostRegistration:
+    async def wait_for_registrations(self, count: int, timeout_s: float = 30) -> HostRegistration:
         async with asyncio.timeout(timeout_s), self._changed:
             await self._changed.wait_for(lambda: len(self.registrations) >= count)
         return self.registrations[count - 1]

@@ -26,6 +26,7 @@ from serving.engine.launch_protocol import (
     encode,
 )
 from serving.protocol import StartPhase
+from tests.processes import pid_is_alive, still_alive
 
 START_TIMEOUT_S = 180
 END_TIMEOUT_S = 30
@@ -121,7 +122,7 @@ class Engine:
                 with contextlib.suppress(httpx.TransportError):
                     assert http.get("/health").status_code == 200
                     return
-                assert psutil.pid_exists(self.forked.pid), self.log_path.read_text()  # type: ignore[union-attr]
+                assert pid_is_alive(self.forked.pid), self.log_path.read_text()  # type: ignore[union-attr]
                 time.sleep(0.2)
         raise AssertionError(self.log_path.read_text())
 
@@ -187,9 +188,8 @@ def spawned(
 
 
 def assert_gone(processes: list[psutil.Process]) -> None:
-    """Within END_TIMEOUT_S, zombies not counted: whoever adopted them reaps them, or does not."""
-    _, alive = psutil.wait_procs(processes, END_TIMEOUT_S)
-    assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
+    """Within END_TIMEOUT_S."""
+    assert still_alive(processes, END_TIMEOUT_S) == []
 
 
 def kill(process: psutil.Process) -> None:

@@ -96,7 +96,7 @@ async def test_weights_of_the_assignment_are_fetched_beside_the_engine(tmp_path:
         assert [wanted.name for wanted in stage.weights.wanted] == ["tiny"]
         stage.weights.told.clear()
         await stage.controller.assign(assignment(), prefetch=())
-        await asyncio.wait_for(stage.weights.told.wait(), 10)
+        await asyncio.wait_for(stage.weights.told.wait(), 30)
         assert stage.weights.wanted == ()
         assert len(stage.launcher.leases) == 1, "the engine runs on"
     assert stage.weights.closed

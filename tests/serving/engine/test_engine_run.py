@@ -25,7 +25,7 @@ class Watched:
         self.task = asyncio.create_task(self.run.run())
 
     async def until(self, holds: Callable[[EngineReport], bool]) -> EngineReport:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not holds(self.run.report):
                 await self._changed.wait()
                 self._changed.clear()
@@ -269,7 +269,7 @@ async def test_engine_of_another_build_is_born_at_that_builds_launcher(
     wanted = assignment(build="other")
     run = EngineRun(wanted, replace(around, builds={"other": other}), lambda: None)
     task = asyncio.create_task(run.run())
-    await asyncio.wait_for(other.spawned.wait(), 10)
+    await asyncio.wait_for(other.spawned.wait(), 30)
     run.stop()
     await task
     assert launcher.leases == []

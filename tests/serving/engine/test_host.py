@@ -15,6 +15,7 @@ import uvicorn
 
 from models.manifest import parse_manifest
 from serving.protocol import EngineAssignment, EnginePhase, HostRegistration
+from tests.processes import still_alive
 from tests.serving.engine.fakes import FakeController
 from tests.serving.engine.real import Launcher
 
@@ -122,7 +123,7 @@ async def test_hosts_life_under_ray(
 
         processes = [engine, *engine.children(recursive=True)]
         psutil.Process(first.pid).kill()
-        assert psutil.wait_procs(processes, PATIENCE_S)[1] == []
+        assert still_alive(processes, PATIENCE_S) == []
         await running.controller.assign(None)
         second = await registered(running, 2)
         assert second.host_id != first.host_id
@@ -130,5 +131,5 @@ async def test_hosts_life_under_ray(
         engine = await ready(running, tiny_model, "e2")
         processes = [engine, *engine.children(recursive=True)]
         await running.take_down()
-        assert psutil.wait_procs(processes, PATIENCE_S)[1] == []
+        assert still_alive(processes, PATIENCE_S) == []
         assert running.controller.phases("e2")[-2:] == [EnginePhase.DRAINING, EnginePhase.STOPPED]

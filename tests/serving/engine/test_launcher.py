@@ -24,6 +24,7 @@ from serving.engine.launch_protocol import (
 )
 from serving.engine.launcher_client import Lease, SocketLauncher
 from serving.protocol import StartPhase
+from tests.processes import still_alive
 
 PATIENCE_S = 60
 
@@ -77,9 +78,8 @@ class Engine:
             return [event async for event in self.events]
 
     def assert_gone(self) -> None:
-        """Within PATIENCE_S, zombies not counted: whoever adopted them reaps them."""
-        _, alive = psutil.wait_procs(self.processes, PATIENCE_S)
-        assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
+        """Within PATIENCE_S."""
+        assert still_alive(self.processes, PATIENCE_S) == []
 
 
 @asynccontextmanager

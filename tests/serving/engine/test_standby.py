@@ -13,6 +13,7 @@ from models.errors import UnavailableError
 from serving.engine.launch_protocol import Exited, SpawnRequest
 from serving.engine.standby import STILLBORN_MAX, StandbyPool
 from serving.engine.ways import check_memory, choose_way
+from tests.processes import still_alive
 from tests.serving.engine.test_launcher import PATIENCE_S, Process, engine, request, start
 
 OBSTACLE = "CUDA is initialised in the launcher"
@@ -82,8 +83,7 @@ async def test_killed_launcher_takes_engines_and_standbys_along(launcher: Proces
         waiting = standbys(launcher)
         launcher.popen.kill()
         born.assert_gone()
-        _, alive = psutil.wait_procs(waiting, PATIENCE_S)
-        assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
+        assert still_alive(waiting, PATIENCE_S) == []
 
 
 async def test_stopped_launcher_ends_its_standbys(launcher: Process) -> None:
@@ -91,8 +91,7 @@ async def test_stopped_launcher_ends_its_standbys(launcher: Process) -> None:
     waiting = standbys(launcher)
     launcher.popen.send_signal(signal.SIGTERM)
     launcher.popen.wait(PATIENCE_S)
-    _, alive = psutil.wait_procs(waiting, PATIENCE_S)
-    assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
+    assert still_alive(waiting, PATIENCE_S) == []
 
 
 def test_pool_stops_making_standbys_that_never_get_warm() -> None:

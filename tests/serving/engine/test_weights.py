@@ -39,7 +39,7 @@ def tiny(endpoint: str, name: str = "tiny", revision: str = COMMIT) -> Manifest:
 
 async def until_told(weights: NodeWeights, model: str) -> FetchReport:
     """Waits until a model is fetched beforehand, or was tried to."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             for fetch in weights.fetches():
                 if fetch.model == model and (fetch.done or fetch.error):

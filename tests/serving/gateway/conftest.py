@@ -77,7 +77,7 @@ class Gateway:
 
     async def answers(self, path: str, status: int = 200) -> None:
         """Waits until a GET of the path has this status."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while (await self.http.get(path)).status_code != status:
                 pass  # each turn waits for an answer
 
@@ -106,7 +106,7 @@ class Gateway:
         return total
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
     """Waits for something that happens soon."""
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110, what we wait for sets no event

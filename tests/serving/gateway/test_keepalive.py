@@ -58,7 +58,7 @@ async def test_manifest_allows_comments_too(
     route = model("asleep").model_copy(update={"keep_alive_s": 0.1})
     controller.set_routes(model("demo", engine.route), route)
     await gateway.answers("/ready")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:  # until the gateway has heard of it
             body = chat(model="asleep", stream=True)
             async with gateway.http.stream("POST", PATH, json=body) as answer:

@@ -261,7 +261,7 @@ async def test_no_slot_is_lost_in_a_storm_of_impatient_clients(
 
     for _ in range(5):
         await asyncio.gather(*(ask() for _ in range(30)))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while await gateway.metric("penstock_requests_in_flight"):
             pass
     assert await gateway.metric("penstock_queue_depth") == 0

@@ -17,6 +17,7 @@ from models.errors import NotFoundError
 from serving.gateway.handover import Handover, handover_of
 from serving.gateway.workers import PID_FILE, reload
 from serving.settings import GatewaySettings
+from tests.processes import pid_is_alive
 from tests.serving.gateway import fake_engine
 from tests.serving.gateway.conftest import chat
 from tests.serving.gateway.fake_controller import FakeController, model
@@ -42,8 +43,8 @@ class Fleet:
         return await line_with(self.process, event)
 
     async def gone(self, pids: set[int]) -> None:
-        async with asyncio.timeout(20):
-            while any(psutil.pid_exists(pid) for pid in pids):  # noqa: ASYNC110, no event tells
+        async with asyncio.timeout(60):
+            while any(pid_is_alive(pid) for pid in pids):  # noqa: ASYNC110, no event tells
                 await asyncio.sleep(0.02)
 
 
@@ -95,7 +96,7 @@ async def test_reload_under_load_refuses_no_connection_and_cuts_no_stream(
         assert got == b"".join(fake_engine.STREAM)
         assert await running.workers() == after
         running.process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             assert await running.process.wait() == 0
         await running.gone(after)
 
@@ -117,7 +118,7 @@ async def test_worker_that_dies_is_replaced(served: dict[str, str]) -> None:
         (dead,) = await running.workers()
         os.kill(dead, signal.SIGKILL)
         await running.said("worker_died")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await running.workers() <= {dead}:  # noqa: ASYNC110, no event tells
                 await asyncio.sleep(0.05)
         async with httpx.AsyncClient(base_url=running.url, headers=HEADERS, timeout=20) as client:
