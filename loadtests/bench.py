@@ -183,6 +183,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; gives back the exit code."""
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     parsed = parse(argv)
+    if parsed.roofline:
+        errors.print("error: --roofline needs `penstock bench`: this program knows no hardware")
+        return USAGE
+    if parsed.of or parsed.hardware:
+        errors.print("error: --of and --hardware go with --roofline")
+        return USAGE
     environment = os.environ.get("PENSTOCK_API_KEY") or os.environ.get("OPENAI_API_KEY")
     server = Server(parsed.url, parsed.api_key or environment, parsed.model)
     try:

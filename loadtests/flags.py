@@ -68,6 +68,20 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--slo", default="ttft_p99=2,tpot_p99=0.1", metavar="SLO", help="default: %(default)s (s)")
     add("--start-rate", type=float, default=1.0, metavar="RPS", help="where the search begins")
 
+    limits = parser.add_argument_group("limits of the hardware, in `penstock bench` alone")
+    add = limits.add_argument
+    add("--roofline", action="store_true",
+        help="show the run beside the limits of memory and arithmetic, with formulas")  # fmt: skip
+    add("--of", metavar="WHAT",
+        help="what the model is: a name of the catalog, a config.json, its folder; default: by"
+        " its name")  # fmt: skip
+    add("--hardware", metavar="NAME", help="h200, gb200, ..., cpu; default: this machine's")
+    add("--gpu", metavar="N", help="index of the GPU to watch, 0 by default")
+    add("--weights", metavar="FORMAT", help="as they lie in memory; default: the model's")
+    add("--cache", metavar="FORMAT", help="of keys and values: bf16, fp8")
+    add("--tensor-parallel", metavar="N", help="devices over which each layer is split")
+    add("--slots", metavar="N", help="max_num_seqs, where more is asked at once")
+
     told = parser.add_argument_group("what is told")
     add = told.add_argument
     add("--watch", action="append", metavar="URL", default=_listed("PENSTOCK_METRICS_URL"),

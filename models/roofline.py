@@ -70,9 +70,13 @@ class Deployment:
 
     def decode_step_s(self, batch: float, context: float) -> float:
         """Seconds of one step that adds a token to each of `batch` sequences, at best."""
+        memory_s = self.decode_memory_s(batch, context)
+        return max(memory_s, self.arithmetic_s(batch, context)) + self.exchange_s(batch)
+
+    def decode_memory_s(self, batch: float, context: float) -> float:
+        """Seconds that such a step takes to read weights and cache, at best."""
         moved = self.weight_bytes_read(batch) + batch * self.cache_bytes(context)
-        memory_s = moved / (self.devices * self.hardware.bandwidth_tb_s * TERA)
-        return max(memory_s, self._arithmetic_s(batch, context)) + self._exchange_s(batch)
+        return moved / (self.devices * self.hardware.bandwidth_tb_s * TERA)
 
     @property
     def step_overhead_s(self) -> float:
@@ -85,10 +89,11 @@ class Deployment:
         The weights' bytes are not counted: prompts are taken in by the thousands of tokens.
         """
         # A token sees half of the prompt on average.
-        latency_s = self._exchange_s(tokens) - self._latency_s
-        return self._arithmetic_s(tokens, tokens / 2) + latency_s
+        latency_s = self.exchange_s(tokens) - self._latency_s
+        return self.arithmetic_s(tokens, tokens / 2) + latency_s
 
-    def _arithmetic_s(self, tokens: float, context: float) -> float:
+    def arithmetic_s(self, tokens: float, context: float) -> float:
+        """Seconds of the arithmetic for so many tokens that see so much context, at best."""
         matrices_s = 2 * self.model.active_parameters / self.hardware.peak_flops(self.weights)
         attention = self.model.attention_flops(context)
         attention_s = attention / self.hardware.peak_flops(Precision.BF16)
@@ -98,7 +103,8 @@ class Deployment:
     def _latency_s(self) -> float:
         return 2 * self.model.layers * ALL_REDUCE_S if self.tensor_parallel > 1 else 0.0
 
-    def _exchange_s(self, tokens: float) -> float:
+    def exchange_s(self, tokens: float) -> float:
+        """Seconds that the ranks take to add up their parts of so many tokens' values."""
         ranks = self.tensor_parallel
         if ranks == 1:
             return 0.0

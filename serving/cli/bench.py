@@ -24,6 +24,10 @@ def bench(
     settings = {"PENSTOCK_URL": url}
     if METRICS_URL not in os.environ and (page := _metrics_of(url)) is not None:
         settings[METRICS_URL] = page
+    if arguments and "--roofline" in arguments:
+        from serving.cli.roofline import bench_roofline  # no other command needs it
+
+        raise typer.Exit(bench_roofline(arguments, url, settings))
     hand_over("loadtests.bench", arguments or (), **settings)
 
 

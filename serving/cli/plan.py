@@ -59,7 +59,7 @@ def plan(
     if cache is not None and not cache.is_kv:
         raise BadRequestError(f"keys and values are not kept in {cache}", param="cache")
     device = hardware_named(hardware)
-    found = _find(model, device)
+    found = find_model(model, device)
     answer = sizing.plan(
         Ask(
             model=found.name,
@@ -83,7 +83,7 @@ def plan(
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class Found:
     """A model to be sized, and how it is stored where nobody says otherwise."""
 
     name: str
@@ -92,7 +92,7 @@ class _Found:
     cache: Precision
 
 
-def _find(model: str, hardware: Hardware) -> _Found:
+def find_model(model: str, hardware: Hardware) -> Found:
     """Finds a model by its name in the catalog, its files or its source.
 
     Raises:
@@ -115,8 +115,8 @@ def _find(model: str, hardware: Hardware) -> _Found:
     entry = entry_named(model)
     variant = _variant(entry, hardware)
     if variant is None:
-        return _Found(entry.name, entry.architecture, weights_of(entry.config), Precision.BF16)
-    return _Found(entry.name, entry.architecture, variant.weights, variant.cache)
+        return Found(entry.name, entry.architecture, weights_of(entry.config), Precision.BF16)
+    return Found(entry.name, entry.architecture, variant.weights, variant.cache)
 
 
 def _variant(entry: Entry, hardware: Hardware) -> Variant | None:
@@ -124,8 +124,8 @@ def _variant(entry: Entry, hardware: Hardware) -> Variant | None:
     return fitting[0] if fitting else None
 
 
-def _configured(name: str, config: dict[str, Any]) -> _Found:
-    return _Found(name, read_architecture(config), weights_of(config), Precision.BF16)
+def _configured(name: str, config: dict[str, Any]) -> Found:
+    return Found(name, read_architecture(config), weights_of(config), Precision.BF16)
 
 
 def _print(plan: Plan) -> None:
