@@ -4,8 +4,13 @@ A standby answers 503 and, to whoever shows the internal token, names the leader
 Who asked goes there, and comes back to the addresses of its settings when the leader is gone.
 """
 
+from models.errors import BadRequestError
+
 LEADER_HEADER = "x-penstock-leader"
-"""Base URL of the controller that leads, in a standby's answer."""
+"""Base URL of the controller that leads, in a standby's answer; empty: it knows of none."""
+
+TRIES = 2
+"""A request is sent so often at most: to a standby, and to whom that one names."""
 
 
 class Controllers:
@@ -14,27 +19,39 @@ class Controllers:
     Args:
         urls: Base URLs with commas between; a name that stands for all of them, as a Service of
             Kubernetes is, needs no other beside it.
+
+    Raises:
+        BadRequestError: If there is no URL in it.
     """
 
     def __init__(self, urls: str) -> None:
         self._known = tuple(url.strip().rstrip("/") for url in urls.split(",") if url.strip())
+        if not self._known:
+            raise BadRequestError(
+                "PENSTOCK_CONTROLLER_URL names no controller", param="PENSTOCK_CONTROLLER_URL"
+            )
         self._next = 0
         self.url = self._known[0]
 
-    def led_by(self, url: str | None) -> bool:
-        """A standby was asked and named the leader, or knew none; whether to ask again at once."""
-        if not url or url.rstrip("/") == self.url:
-            self._turn()
-            return False
-        self.url = url.rstrip("/")
-        return True
+    def refused(self, asked: str, leader: str | None) -> bool:
+        """Whether the answer of `asked` is a standby's, and somebody else is to be asked at once.
 
-    def is_away(self, url: str) -> None:
-        """The controller at `url` did not answer: another one is asked next.
-
-        No effect where somebody noticed before: conversations go on side by side.
+        Args:
+            leader: LEADER_HEADER of the answer; None: it is the answer of one that leads.
         """
-        if url == self.url:
+        if leader is None:
+            return False
+        if asked == self.url:  # else another conversation knew it first
+            leader = leader.rstrip("/")
+            if leader and leader != asked:
+                self.url = leader
+            else:
+                self._turn()
+        return self.url != asked
+
+    def is_away(self, asked: str) -> None:
+        """The controller at `asked` did not answer: another one is asked next."""
+        if asked == self.url:
             self._turn()
 
     def _turn(self) -> None:

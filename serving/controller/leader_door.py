@@ -79,6 +79,6 @@ class LeaderDoor:
         # Closed, so that the next connection to a name of all controllers may reach the leader.
         headers = {"retry-after": str(RETRY_AFTER_S), "connection": "close"}
         given = dict(scope["headers"]).get(b"authorization", b"")
-        if (url := self._standing.leader_url) and hmac.compare_digest(given, self._bearer):
-            headers[LEADER_HEADER] = url
+        if hmac.compare_digest(given, self._bearer):
+            headers[LEADER_HEADER] = self._standing.leader_url or ""
         return JSONResponse(exc.body(), exc.status, headers)

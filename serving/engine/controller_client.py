@@ -6,6 +6,7 @@ import httpx
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from models.errors import NotFoundError, UnreachableError
+from serving.leaders import LEADER_HEADER, TRIES, Controllers
 from serving.metered import AttemptBatch, AttemptReceipt
 from serving.protocol import (
     POLL_S,
@@ -25,7 +26,7 @@ class ControllerClient:
     """Speaks for one host.
 
     Args:
-        url: Base URL of the controller.
+        url: Base URL of the controller, or of several, as `Controllers` reads them.
         token: The internal token.
         transport: Stands in for the network in tests.
     """
@@ -33,8 +34,8 @@ class ControllerClient:
     def __init__(
         self, url: str, token: SecretStr, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
+        self._controllers = Controllers(url)
         self._http = httpx.AsyncClient(
-            base_url=f"{url.rstrip('/')}/internal/v1",
             headers={"authorization": f"Bearer {token.get_secret_value()}"},
             transport=transport,
             timeout=httpx.Timeout(5.0, connect=2.0),
@@ -89,16 +90,21 @@ class ControllerClient:
         self, method: str, path: str, body: BaseModel | None = None, timeout_s: float = 5.0
     ) -> httpx.Response:
         content = None if body is None else body.model_dump_json()
-        try:
-            answer = await self._http.request(
-                method,
-                path,
-                content=content,
-                headers={"content-type": "application/json"},
-                timeout=httpx.Timeout(timeout_s, connect=2.0),
-            )
-        except httpx.HTTPError as exc:
-            raise UnreachableError(f"the controller does not answer: {exc!r}") from exc
+        for _ in range(TRIES):
+            url = self._controllers.url
+            try:
+                answer = await self._http.request(
+                    method,
+                    f"{url}/internal/v1/{path}",
+                    content=content,
+                    headers={"content-type": "application/json"},
+                    timeout=httpx.Timeout(timeout_s, connect=2.0),
+                )
+            except httpx.HTTPError as exc:
+                self._controllers.is_away(url)
+                raise UnreachableError(f"the controller does not answer: {exc!r}") from exc
+            if not self._controllers.refused(url, answer.headers.get(LEADER_HEADER)):
+                break
         if answer.status_code == httpx.codes.NOT_FOUND:
             raise NotFoundError("the controller does not know this host")
         if not answer.is_success:

@@ -11,6 +11,7 @@ from models.errors import NotFoundError, UnreachableError
 from serving.gateway.bodies import TenantLeftError, WhileTenantStays, read_body
 from serving.gateway.errors import Header
 from serving.gateway.sessions import SessionOwner
+from serving.leaders import Controllers
 
 PREFIX = "/admin/v1"
 ORGANIZATION = "/v1/organization"
@@ -31,8 +32,9 @@ RETRY_AFTER_S = 1.0
 class AdminPassage(SessionOwner):
     """ASGI endpoint for everything under PREFIX and ORGANIZATION."""
 
-    def __init__(self, controller_url: str, max_body_bytes: int) -> None:
-        self._base = controller_url.rstrip("/")
+    def __init__(self, controllers: Controllers, max_body_bytes: int) -> None:
+        # Shared with the link, which keeps it at the controller that leads.
+        self._controllers = controllers
         self._max_body_bytes = max_body_bytes
         super().__init__(keepalive_s=2.0)
 
@@ -93,7 +95,7 @@ class AdminPassage(SessionOwner):
             raise NotFoundError(f"there is no {path} here")
         query: bytes = scope["query_string"]
         target = raw + (b"?" + query if query else b"")
-        return URL(self._base + target.decode("latin-1"), encoded=True)
+        return URL(self._controllers.url + target.decode("latin-1"), encoded=True)
 
 
 def end_to_end(headers: Iterable[Header], without: frozenset[bytes]) -> list[Header]:

@@ -34,6 +34,7 @@ from serving.gateway.surface import OPERATIONS
 from serving.gateway.sync import Sync
 from serving.gateway.telemetry import GatewayMetrics
 from serving.gateway.watch import Watch
+from serving.leaders import Controllers
 from serving.settings import GatewaySettings, SettingsError
 
 if TYPE_CHECKING:
@@ -56,11 +57,12 @@ def create_app(settings: GatewaySettings, patience_s: float = 0.0) -> FastAPI:
         max_media_bytes=int(settings.max_media_body_mib * 2**20),
         media_domains=frozenset(domain.lower() for domain in settings.media_domains),
     )
-    link = ControllerLink(settings.controller_url, settings.internal_token.get_secret_value())
+    controllers = Controllers(settings.controller_url)
+    link = ControllerLink(controllers, settings.internal_token.get_secret_value())
     keyring = Keyring()
     metrics = GatewayMetrics(settings.metrics_by_tenant)
     engines = EngineClient()
-    passage = AdminPassage(settings.controller_url, limits.max_body_bytes)
+    passage = AdminPassage(controllers, limits.max_body_bytes)
     urgent = asyncio.Event()
     in_line = LaneLimits(settings.max_queued, settings.max_queued_tokens, settings.prefill_tokens)
     lanes = Lanes(in_line, alarm=urgent.set)

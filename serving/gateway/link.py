@@ -8,6 +8,7 @@ from yarl import URL
 
 from models.errors import UnreachableError
 from serving.gateway.sessions import SessionOwner
+from serving.leaders import LEADER_HEADER, TRIES, Controllers
 from serving.metered import UsageReceipt
 from serving.protocol import (
     POLL_S,
@@ -29,10 +30,11 @@ MessageT = TypeVar("MessageT", bound=Message)
 
 
 class ControllerLink(SessionOwner):
-    """Calls the controller's internal API; its every failure is an UnreachableError."""
+    """Calls the internal API of the controller that leads; its every failure is an
+    UnreachableError."""
 
-    def __init__(self, url: str, token: str) -> None:
-        self._base = url.rstrip("/") + "/internal/v1"
+    def __init__(self, controllers: Controllers, token: str) -> None:
+        self._controllers = controllers
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         super().__init__(keepalive_s=2.0, connect_timeout_s=CONNECT_TIMEOUT_S)
 
@@ -88,18 +90,24 @@ class ControllerLink(SessionOwner):
         expected: type[MessageT],
         body: bytes | None = None,
     ) -> MessageT:
-        try:
-            async with self.session.request(
-                method,
-                URL(self._base + path, encoded=True),
-                data=body,
-                headers=self._headers,
-                timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S),
-                allow_redirects=False,
-            ) as response:
-                content = await response.read()
-        except (aiohttp.ClientError, OSError, TimeoutError) as exc:
-            raise UnreachableError(f"the controller does not answer: {type(exc).__name__}") from exc
+        for _ in range(TRIES):
+            url = self._controllers.url
+            try:
+                async with self.session.request(
+                    method,
+                    URL(f"{url}/internal/v1{path}", encoded=True),
+                    data=body,
+                    headers=self._headers,
+                    timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S),
+                    allow_redirects=False,
+                ) as response:
+                    content = await response.read()
+            except (aiohttp.ClientError, OSError, TimeoutError) as exc:
+                self._controllers.is_away(url)
+                why = type(exc).__name__
+                raise UnreachableError(f"the controller does not answer: {why}") from exc
+            if not self._controllers.refused(url, response.headers.get(LEADER_HEADER)):
+                break
         if response.status in (401, 403):
             raise UnreachableError(
                 "the controller refuses the gateway's token",
