@@ -136,6 +136,12 @@ STORAGE = (
 """Kinds of storage, slowest first."""
 
 
+def device_named(driver: str) -> Hardware | None:
+    """The hardware of a device by its driver's name for it, as `NVIDIA H200`; None: not known."""
+    words = driver.lower().replace("-", " ").split()
+    return next((known for known in HARDWARE if known.name in words), None)
+
+
 def hardware_named(name: str) -> Hardware:
     """The hardware of a name, in any case.
 

@@ -29,6 +29,13 @@ class Blueprint:
     """The caller's environment."""
     builds: Mapping[str, Path] = field(default_factory=dict)
     """Python interpreters of further engine builds, by name."""
+    pool: str = "cpu"
+    """Shape of the hosts."""
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that the hosts take, one each."""
+        return 0 if self.pool == "cpu" else self.hosts
 
     @property
     def url(self) -> str:
@@ -77,6 +84,7 @@ class Blueprint:
             metrics_port=self.ports["ray-metrics"],
             client_port=self.ports["ray-client"],
             hosts=self.hosts,
+            gpus=self.gpus,
         )
 
     def controller(self) -> PartSpec:
@@ -92,7 +100,7 @@ class Blueprint:
                 "PENSTOCK_CONTROLLER_PORT": str(self.ports["controller"]),
                 "PENSTOCK_RAY_DASHBOARD_URL": f"http://127.0.0.1:{self.ports['dashboard']}",
                 "PENSTOCK_RAY_TOKEN_PATH": str(self.layout.ray_token_file),
-                "PENSTOCK_POOLS": json.dumps({"cpu": self.hosts}),
+                "PENSTOCK_POOLS": json.dumps({self.pool: self.hosts}),
             },
             folder=self.layout.data_dir,
             log_path=self.layout.log("controller"),
@@ -150,9 +158,11 @@ def of_caller(
     internal_token: str,
     hosts: int,
     builds: Mapping[str, Path],
+    pool: str = "cpu",
 ) -> Blueprint:
     """The blueprint for the environment of this process."""
-    return Blueprint(layout, ports, mark, internal_token, hosts, dict(os.environ), builds)
+    environment = dict(os.environ)
+    return Blueprint(layout, ports, mark, internal_token, hosts, environment, builds, pool)
 
 
 def module(name: str) -> tuple[str, ...]:

@@ -42,6 +42,7 @@ def make_spec(
     metrics_port: int,
     client_port: int,
     hosts: int,
+    gpus: int = 0,
 ) -> PartSpec:
     """The head of a Ray cluster of one machine, for so many hosts.
 
@@ -62,7 +63,7 @@ def make_spec(
         "--min-worker-port", "0",
         "--max-worker-port", "0",
         "--num-cpus", str(hosts + SPARE_CPUS),
-        "--num-gpus", "0",
+        "--num-gpus", str(gpus),
         "--object-store-memory", str(OBJECT_STORE_BYTES),
         "--include-log-monitor", "false",
         "--no-monitor",

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from models.catalog import CatalogNotFoundError
 from models.errors import BadRequestError, PenstockError
-from models.hardware import HARDWARE, Hardware, hardware_named
+from models.hardware import Hardware, device_named, hardware_named
 from models.precision import Precision
 from models.reached import Load, Reached, formulas, reached
 from models.roofline import Deployment
@@ -95,12 +95,6 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--slots", type=int)
     parser.add_argument("--output", choices=("table", "json"), default="table")
     return parser.parse_known_args(arguments)
-
-
-def device_named(name: str) -> Hardware | None:
-    """The hardware of a device, by the name that its driver gives it: `NVIDIA H200`. Pure."""
-    words = name.lower().replace("-", " ").split()
-    return next((known for known in HARDWARE if known.name in words), None)
 
 
 def hardware_of(asked: str | None, url: str, nvml: Nvml | None, gpu: str) -> Hardware:

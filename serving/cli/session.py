@@ -52,6 +52,8 @@ class Options:
     api_key: str | None
     builds: Mapping[str, Path] = field(default_factory=dict)
     """Python interpreters of further engine builds, by name."""
+    pool: str = "cpu"
+    """Shape of the hosts: `cpu`, `h200x1`, ..."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ class Session:
             secret(self.layout.internal_token_file),
             self.options.hosts,
             self.options.builds,
+            self.options.pool,
         )
 
     def _start(self, plan: Blueprint) -> None:

@@ -14,10 +14,12 @@ import typer
 from pydantic import Field, SecretStr
 
 from models.errors import UnavailableError
+from models.hardware import device_named
 from serving.cli import leftovers, output
 from serving.cli.parts import Change, PartEvent
 from serving.cli.platform import Layout, read_state
 from serving.cli.session import Options, Reporter, Session, Started
+from serving.engine.nvml import Nvml, open_nvml
 from serving.settings import Settings, UpSettings
 
 DEFAULT_PORT = 8000
@@ -46,6 +48,15 @@ def up(
     ] = DEFAULT_PORT,
     data_dir: DataDirOption = None,
     hosts: Annotated[int, typer.Option(min=1, max=64, help="Engines that may run at once.")] = 2,
+    gpus: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=64,
+            help="Serve on so many GPUs of this machine, one for each "
+            "engine, in place of the CPU; the built-in model is not deployed then.",
+        ),
+    ] = 0,
     deploy: Annotated[bool, typer.Option(help="Deploy and wake the built-in model.")] = True,
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Return when the platform is ready.")
@@ -56,15 +67,16 @@ def up(
     settings = UpSettings.load()
     layout = Layout.of(data_dir or settings.data_dir)
     if detach:
-        return _detach(layout, port, hosts, deploy)
+        return _detach(layout, port, hosts, gpus, deploy)
     options = Options(
         port=port,
-        hosts=hosts,
-        deploy=deploy,
+        hosts=gpus or hosts,
+        deploy=deploy and not gpus,
         drain_timeout_s=_DrainSettings.load().drain_timeout_s,
         admin_key=_plain(settings.admin_key),
         api_key=_plain(settings.api_key),
         builds=settings.builds,
+        pool=gpu_pool(open_nvml(), gpus) if gpus else "cpu",
     )
     outcome: list[int] = [0]
 
@@ -105,7 +117,26 @@ def down(data_dir: DataDirOption = None) -> int:
     return 0
 
 
-def _detach(layout: Layout, port: int, hosts: int, deploy: bool) -> int:
+def gpu_pool(nvml: Nvml | None, gpus: int) -> str:
+    """The pool of this machine's GPUs, one a host: `h200x1`.
+
+    Raises:
+        UnavailableError: If it has not so many, or none that the hardware table knows.
+    """
+    count = 0 if nvml is None else nvml.count()
+    if nvml is None or count < gpus:
+        raise UnavailableError(
+            f"{gpus} GPUs are asked for, and NVIDIA's driver tells of {count}",
+            hint="nvidia-smi shows what the driver sees",
+        )
+    name = nvml.read("0").name
+    hardware = device_named(name)
+    if hardware is None:
+        raise UnavailableError(f"the hardware table has no {name}", hint="`penstock plan --help`")
+    return f"{hardware.name}x1"
+
+
+def _detach(layout: Layout, port: int, hosts: int, gpus: int, deploy: bool) -> int:
     """Runs the platform in a session of its own and waits until it is ready or has failed.
 
     The child prints to this terminal until it is ready, then to `logs/up.log`.
@@ -113,7 +144,8 @@ def _detach(layout: Layout, port: int, hosts: int, deploy: bool) -> int:
     reading, writing = os.pipe()
     command = [
         sys.executable, "-P", "-m", "serving.cli.main", "up",
-        "--port", str(port), "--data-dir", str(layout.data_dir), "--hosts", str(hosts),
+        "--port", str(port), "--data-dir", str(layout.data_dir),
+        "--hosts", str(hosts), "--gpus", str(gpus),
         "--deploy" if deploy else "--no-deploy", "--ready-fd", str(writing),
     ]  # fmt: skip
     child = subprocess.Popen(

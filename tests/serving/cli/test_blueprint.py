@@ -54,6 +54,14 @@ def test_launcher_does_not_know_the_internal_token(plan: Blueprint) -> None:
     assert "the-token" not in plan.launchers()[0].environment.values()
 
 
+def test_hosts_on_gpus_are_a_pool_of_their_shape(plan: Blueprint) -> None:
+    on_gpus = replace(plan, pool="h200x1")
+    assert json.loads(on_gpus.controller().environment["PENSTOCK_POOLS"]) == {"h200x1": 3}
+    for each, gpus in ((plan, "0"), (on_gpus, "3")):
+        command = each.ray().command
+        assert command[command.index("--num-gpus") + 1] == gpus
+
+
 def test_parts_can_load_their_settings(plan: Blueprint, monkeypatch: pytest.MonkeyPatch) -> None:
     def load(part: PartSpec) -> None:
         for name, value in part.environment.items():

@@ -11,10 +11,9 @@ import pytest
 
 from models.catalog import names
 from models.errors import BadRequestError
-from models.hardware import HARDWARE
+from models.hardware import HARDWARE, device_named
 from serving.cli.roofline import (
     Samples,
-    device_named,
     hardware_of,
     load_of,
     model_of,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from models.errors import UnavailableError
 from serving.cli import output, up
 from serving.cli.parts import Change, PartEvent
 from serving.cli.platform import (
@@ -24,7 +25,9 @@ from serving.cli.platform import (
     write_state,
 )
 from serving.cli.session import Started
+from serving.engine.nvml import Nvml
 from tests.serving.cli.conftest import Run
+from tests.serving.engine.fake_nvml import Device, FakeNvml
 
 Memory = namedtuple("Memory", "available")
 
@@ -118,3 +121,21 @@ def test_progress_survives_its_terminal(layout: Layout, monkeypatch: pytest.Monk
     reporter = up._reporter(layout, lambda _: None)
     reporter.line("stopping")
     reporter.event(PartEvent("ray", Change.DIED, 1.0, "ended by signal SIGKILL"))
+
+
+def test_gpus_of_this_machine_make_a_pool_of_hosts_with_one_each() -> None:
+    assert up.gpu_pool(Nvml(FakeNvml(Device(), Device())), 2) == "h200x1"
+
+
+@pytest.mark.parametrize(
+    ("nvml", "said"),
+    [
+        (None, "1 GPUs are asked for, and NVIDIA's driver tells of 0"),
+        (Nvml(FakeNvml()), "tells of 0"),
+        (Nvml(FakeNvml(Device(name=b"Some Card"))), "has no Some Card"),
+    ],
+    ids=["no driver", "too few", "unknown"],
+)
+def test_gpus_that_are_not_there_are_refused(nvml: Nvml | None, said: str) -> None:
+    with pytest.raises(UnavailableError, match=said):
+        up.gpu_pool(nvml, 1)
