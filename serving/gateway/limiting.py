@@ -2,19 +2,17 @@
 
 import asyncio
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from models.errors import PenstockError
 from serving.gateway.auth import Keyring
 from serving.gateway.lanes import Lanes
 from serving.gateway.limits import LimitsToll, WhenDown
+from serving.gateway.limits_redis import RedisMeters
 from serving.gateway.limits_rules import Longest, Rules
 from serving.gateway.limits_shares import SharedMeters, ShareLink
 from serving.logs import get_logger
-from serving.settings import GatewaySettings
-
-if TYPE_CHECKING:
-    from serving.gateway.limits_redis import RedisMeters
+from serving.settings import GatewaySettings, SettingsError
 
 RESTART_S = 1.0
 
@@ -79,10 +77,12 @@ def _longest(lanes: Lanes) -> Longest:
 
 def _redis_meters(
     settings: GatewaySettings, shared: SharedMeters, when_down: WhenDown, keyring: Keyring
-) -> "RedisMeters | None":
+) -> RedisMeters | None:
     if settings.redis_url is None:
         return None
-    # Here, because redis-py is an extra.
-    from serving.gateway.limits_redis import RedisMeters
-
-    return RedisMeters(settings.redis_url.get_secret_value(), shared, when_down, keyring.clock)
+    url = settings.redis_url.get_secret_value()
+    try:
+        return RedisMeters(url, shared, when_down, keyring.clock)
+    except (ValueError, OSError) as exc:
+        variable = "PENSTOCK_REDIS_URL"
+        raise SettingsError(f"{variable}: {exc}", param=variable) from None

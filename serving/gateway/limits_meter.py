@@ -35,6 +35,8 @@ class Meter:
     def __init__(self, limit: LimitRecord, kind: MeterKind) -> None:
         self.limit_id = limit.limit_id
         self.kind = kind
+        self.name = f"penstock:{limit.limit_id}:{kind}".encode()
+        """Of its window in Redis."""
         self.book = make_book(kind)
         self.limit = 0
         self.set_limit(limit)
