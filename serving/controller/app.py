@@ -41,9 +41,10 @@ from serving.controller.leader_career import pursued
 from serving.controller.leader_door import LeaderDoor
 from serving.controller.leader_setup import turns_of
 from serving.controller.leader_term import Term
-from serving.controller.loop import ControlLoop, alone
+from serving.controller.loop import GRACE_S, SUCCESSOR_GRACE_S, ControlLoop, alone
 from serving.controller.manifest_folder import ManifestFolder
 from serving.controller.pool_sizes import check_pools
+from serving.controller.moment import now
 from serving.controller.pools import PoolKeeper
 from serving.controller.registry import GIB, Limits, Registry
 from serving.controller.rollout_keeper import RolloutKeeper
@@ -160,10 +161,11 @@ async def running(
     async with AsyncExitStack() as stack:
         store = await Store.open(settings.database_url)
         stack.push_async_callback(store.close)
-        may_act = alone
+        may_act, grace_s = alone, GRACE_S
         if term is not None:
             term.guard(store)
-            may_act, ray_transport = term.leads, term.transport(ray_transport)
+            may_act, grace_s = term.leads, SUCCESSOR_GRACE_S
+            ray_transport = term.transport(ray_transport)
         limits = Limits(settings.pools, memory_gib=psutil.virtual_memory().total / GIB)
         registry = Registry(store, limits)
         await registry.load()
@@ -172,7 +174,7 @@ async def running(
         events = EventLog(store)
         stack.push_async_callback(_flush, events)
         telemetry = Telemetry()
-        loop = ControlLoop(settings, registry, events, telemetry, may_act=may_act)
+        loop = ControlLoop(settings, registry, events, telemetry, now, may_act, grace_s)
         scaling = ScalingLog(store, registry, loop.targets, loop.recorded)
         await scaling.restore()
         controller = Controller(

@@ -41,6 +41,9 @@ GRACE_S = 2.5
 
 STALLED_S = 1.0
 """After a pause of our own, as on a machine that was suspended, reports wait to be read: nobody is
+SUCCESSOR_GRACE_S = 6.0
+"""After another controller led: hosts may still wait for an answer of one that stands still."""
+
 taken for silent before they are."""
 
 SHORTAGE_S = 2.0
@@ -67,7 +70,9 @@ class ControlLoop:
         clock: Callable[[], Moment] = now,
         may_act: Callable[[], bool] = alone,
     ) -> None:
-        """`may_act` is asked before each step: whether this controller leads."""
+        """`may_act` is asked before each step: whether this controller leads; `grace_s` is how long
+        it waits for hosts that it knows nothing of."""
+        grace_s: float = GRACE_S,
         self.fleet = Fleet()
         self.gateways = Gateways()
         self.routes = RouteTable()
@@ -86,6 +91,7 @@ class ControlLoop:
         self._may_act = may_act
         self._bindings = Bindings(self.fleet, registry, events, self.traces)
         self._standings: dict[str, Standing] = {}
+        self._grace_s = grace_s
         self._settled_after_s: float | None = None
         self._stepped_s: float | None = None
         self._waiting_since: dict[str, float] = {}
@@ -220,7 +226,7 @@ class ControlLoop:
 
     def _is_settled(self, moment: Moment) -> bool:
         if self._settled_after_s is None:
-            grace_s = GRACE_S if self._registry.models() else 0.0
+            grace_s = self._grace_s if self._registry.models() else 0.0
             self._settled_after_s = moment.s + grace_s
         if not self.settled:
             all_here = len(self.fleet) >= self.pools.least

@@ -93,14 +93,15 @@ class ControllerClient:
         for _ in range(TRIES):
             url = self._controllers.url
             try:
-                answer = await self._http.request(
-                    method,
-                    f"{url}/internal/v1/{path}",
-                    content=content,
-                    headers={"content-type": "application/json"},
-                    timeout=httpx.Timeout(timeout_s, connect=2.0),
-                )
-            except httpx.HTTPError as exc:
+                async with self._controllers.asking():
+                    answer = await self._http.request(
+                        method,
+                        f"{url}/internal/v1/{path}",
+                        content=content,
+                        headers={"content-type": "application/json"},
+                        timeout=httpx.Timeout(timeout_s, connect=2.0),
+                    )
+            except (httpx.HTTPError, TimeoutError) as exc:
                 self._controllers.is_away(url)
                 raise UnreachableError(f"the controller does not answer: {exc!r}") from exc
             if not self._controllers.refused(url, answer.headers.get(LEADER_HEADER)):

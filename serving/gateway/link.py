@@ -93,14 +93,19 @@ class ControllerLink(SessionOwner):
         for _ in range(TRIES):
             url = self._controllers.url
             try:
-                async with self.session.request(
-                    method,
-                    URL(f"{url}/internal/v1{path}", encoded=True),
-                    data=body,
-                    headers=self._headers,
-                    timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S),
-                    allow_redirects=False,
-                ) as response:
+                async with (
+                    self._controllers.asking(),
+                    self.session.request(
+                        method,
+                        URL(f"{url}/internal/v1{path}", encoded=True),
+                        data=body,
+                        headers=self._headers,
+                        timeout=aiohttp.ClientTimeout(
+                            total=timeout_s, sock_connect=CONNECT_TIMEOUT_S
+                        ),
+                        allow_redirects=False,
+                    ) as response,
+                ):
                     content = await response.read()
             except (aiohttp.ClientError, OSError, TimeoutError) as exc:
                 self._controllers.is_away(url)

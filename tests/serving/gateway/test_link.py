@@ -1,5 +1,6 @@
 """The gateway's link goes to the controller that leads."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
@@ -23,11 +24,18 @@ class FakeController:
         self.asked = 0
         app = web.Application()
         app.router.add_post("/internal/v1/demand", self._demand)
+        app.router.add_get("/internal/v1/routes", self._poll)
+        self.polled, self.end = asyncio.Event(), asyncio.Event()
         self.server = TestServer(app)
 
     @property
     def url(self) -> str:
         return str(self.server.make_url("/")).rstrip("/")
+
+    async def _poll(self, _request: web.Request) -> web.Response:
+        self.polled.set()
+        await self.end.wait()
+        return web.Response()
 
     async def _demand(self, _request: web.Request) -> web.Response:
         self.asked += 1
@@ -87,3 +95,17 @@ async def test_link_says_so_where_nobody_leads(
         with pytest.raises(UnreachableError, match="503"):
             await link.demand(REPORT)
     assert standby.asked == 1
+
+
+async def test_poll_of_a_leader_that_stands_still_ends_when_another_conversation_notices(
+    pair: tuple[FakeController, FakeController],
+) -> None:
+    leader, _ = pair
+    controllers = Controllers(f"{leader.url},http://127.0.0.1:9")
+    async with ControllerLink(controllers, "token") as link:
+        poll = asyncio.create_task(link.routes(0))
+        await leader.polled.wait()
+        controllers.is_away(leader.url)  # as after a report that was not answered
+        with pytest.raises(UnreachableError, match="does not answer"):
+            await poll
+    leader.end.set()
