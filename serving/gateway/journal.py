@@ -14,11 +14,12 @@ import contextlib
 import fcntl
 import os
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import UnavailableError
+from serving.gateway.disk_sync import DiskSync, make_disk_sync
 from serving.gateway.journal_format import HEADER, encode_header, encode_record
 from serving.logs import get_logger
 
@@ -62,9 +63,15 @@ class Journal:
     Args:
         folder: This gateway's own folder; made here, and locked.
         segment_bytes: Size of each file.
+        disk: Makes what commits, when the first commit is due.
     """
 
-    def __init__(self, folder: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        segment_bytes: int = SEGMENT_BYTES,
+        disk: Callable[[], DiskSync] = make_disk_sync,
+    ) -> None:
         self.folder = folder
         self._segment_bytes = segment_bytes
         self._lock_fd: int | None = None
@@ -76,7 +83,8 @@ class Journal:
         self._appended = 0  # records so far
         self._durable = 0  # of them, those that are on the disk
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
-        self._committer: ThreadPoolExecutor | None = None
+        self._make_disk = disk
+        self._disk: DiskSync | None = None
         self._committing = False
         self._next_commit_s = 0.0
 
@@ -97,7 +105,6 @@ class Journal:
             os.close(lock_fd)
             raise
         self._lock_fd = lock_fd
-        self._committer = ThreadPoolExecutor(1, thread_name_prefix="journal")
         with contextlib.suppress(OSError):  # a full disk: requests are refused, or not
             self._spares.append(self._allocate())
 
@@ -192,11 +199,12 @@ class Journal:
 
     async def close(self, *, delete: bool) -> None:
         """Makes everything durable and gives the lock up; with `delete` nothing remains."""
-        if self._committer is not None:
+        if self._disk is not None:
             if not delete and self._appended:
                 with contextlib.suppress(JournalError):
                     await self.durable(self._appended)
-            self._committer.shutdown(wait=True)
+            self._disk.close()
+            self._disk = None
         for segment in self._spares:
             segment.path.unlink(missing_ok=True)
         for segment in (*self.written, *self._spares):
@@ -248,29 +256,24 @@ class Journal:
         loop = asyncio.get_running_loop()
         self._next_commit_s = loop.time() + COMMIT_INTERVAL_S
         number = self._appended
-        dirty = [(s, s.end, os.dup(s.fd)) for s in self.written if s.synced < s.end]
-        committer = self._committer
-        if committer is None:
-            raise RuntimeError("the journal is not open")
+        dirty = [(s, s.end) for s in self.written if s.synced < s.end]
+        if self._lock_fd is None:
+            return  # closed: nobody waits
+        if self._disk is None:
+            self._disk = self._make_disk()
 
-        def sync() -> None:
-            try:
-                for _, _, fd in dirty:
-                    os.fdatasync(fd)
-            except OSError as exc:
-                loop.call_soon_threadsafe(self._commit_failed, exc)
+        def done(failed: OSError | None) -> None:
+            if failed is None:
+                self._committed(number, dirty)
             else:
-                loop.call_soon_threadsafe(self._committed, number, dirty)
-            finally:
-                for _, _, fd in dirty:
-                    os.close(fd)
+                self._commit_failed(failed)
 
-        committer.submit(sync)
+        self._disk.sync([segment.fd for segment, _ in dirty], done)
 
-    def _committed(self, number: int, dirty: list[tuple[Segment, int, int]]) -> None:
+    def _committed(self, number: int, dirty: list[tuple[Segment, int]]) -> None:
         self._committing = False
         self._durable = number
-        for segment, end, _ in dirty:
+        for segment, end in dirty:
             segment.synced = end
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:

@@ -1,11 +1,14 @@
 """The journal: what is appended is there, survives damage, and never outgrows its disk."""
 
+import asyncio
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from serving.gateway import journal as journal_module
+from serving.gateway.disk_sync import Done, ThreadSync
 from serving.gateway.journal import BOOKED_BYTES, Journal, JournalError
 from serving.gateway.journal_format import (
     HEADER,
@@ -17,6 +20,22 @@ from serving.gateway.journal_format import (
 )
 
 SMALL = 64 * 1024
+
+
+class BadAtFirst(ThreadSync):
+    """A disk whose first commit fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_first = True
+
+    def sync(self, fds: Sequence[int], done: Done) -> None:
+        if self._is_first:
+            self._is_first = False
+            error = OSError(5, "Input/output error")
+            asyncio.get_running_loop().call_soon(done, error)
+        else:
+            super().sync(fds, done)
 
 
 def payloads(folder: Path) -> list[bytes]:
@@ -107,17 +126,14 @@ async def test_journal_takes_no_more_once_the_disk_is_free_again(
 
 
 async def test_failed_commit_fails_those_who_wait_and_goes_on_in_a_new_segment(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
+    journal = Journal(tmp_path / "journal" / "gw-1", SMALL, disk=BadAtFirst)
+    journal.open()
+    journal.book()
     number, segment = journal.append(b"one")
-
-    def broken(_fd: int) -> None:
-        raise OSError(5, "Input/output error")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "fdatasync", broken)
-        with pytest.raises(JournalError):
-            await journal.durable(number)
+    with pytest.raises(JournalError):
+        await journal.durable(number)
     number, other = journal.append(b"two")
     assert other is not segment
     await journal.durable(number)
