@@ -29,6 +29,9 @@ from scripts.peers.gateways import Park, Peer, describe, upstream
 from scripts.peers.load import Findings, Plan
 
 NAMES = ("nginx", "rust_router", "penstock", "litellm")
+FEATURES = ("penstock_off", "penstock_on")
+"""Ours without limits and metering, and with all that can be on."""
+
 DIRECT = "direct"
 """The upstream itself, without a gateway."""
 
@@ -190,7 +193,7 @@ async def measure(args: argparse.Namespace) -> dict[str, object]:
         port, process = await stack.enter_async_context(upstream(folder))
         park = Park(folder, args.peers, port, stack)
         peers: dict[str, Peer] = {}
-        for name in args.only or NAMES:
+        for name in FEATURES if args.features else args.only or NAMES:
             try:
                 peer = await park.start(name)
             except TimeoutError:
@@ -215,6 +218,8 @@ async def measure(args: argparse.Namespace) -> dict[str, object]:
             for name in peers:
                 await bench.requests(name)
         result = summary(bench, peers, args.streams)
+        if args.features:
+            result["features"] = features(bench, args.streams)
         if "penstock" in peers:
             result["ttft_added_ms"] = await bench.half_load()
             result["streams_1000"] = await bench.thousand()
@@ -249,6 +254,26 @@ def summary(bench: Bench, peers: dict[str, Peer], loads: Sequence[int]) -> dict[
     }
 
 
+def features(bench: Bench, loads: Sequence[int]) -> dict[str, object]:
+    """What all that can be on costs, beside all off; the medians of rounds that took turns."""
+    off, on = ([bench.series[name, n] for n in loads] for name in FEATURES)
+
+    def middle(of: Sequence[Series], field_name: str) -> float | None:
+        return median([value for series in of for value in getattr(series, field_name)])
+
+    def delay_ms(of: Sequence[Series], field_name: str) -> float | None:
+        return milliseconds([v for series in of for v in getattr(series, field_name)], 0.5)
+
+    chunk = (middle(off, "us_per_chunk"), middle(on, "us_per_chunk"))
+    return {
+        "us_per_chunk": {"off": chunk[0], "on": chunk[1]},
+        "more_cpu_a_chunk": round(chunk[1] / chunk[0] - 1, 3) if all(chunk) else None,
+        "chunk_delay_p50_ms": {"off": delay_ms(off, "delays_us"), "on": delay_ms(on, "delays_us")},
+        "ttft_p50_ms": {"off": delay_ms(off, "ttfts_us"), "on": delay_ms(on, "ttfts_us")},
+        "bars": {"more_cpu_a_chunk": 0.15, "more_p50_ms": 0.3},
+    }
+
+
 def main() -> int:
     """Installs what is missing, measures, prints."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -257,12 +282,18 @@ def main() -> int:
     add("--seconds", type=float, default=6.0, help="of each measurement")
     add("--streams", type=int, nargs="+", default=[32, 256])
     add("--only", nargs="+", choices=NAMES, help="leave the others out")
+    add("--features", action="store_true",
+        help="ours alone: limits, metering, prices and budgets on against off")  # fmt: skip
     add("--quick", action="store_true", help="one short round: whether it runs, not what it says")
     add("--peers", type=Path, help="folder of the peers' environments; installed there if missing")
     add("--thousand-gap-ms", type=int, default=200, help="between chunks of the 1,000 streams")
     args = parser.parse_args()
     if args.quick:
         args.rounds, args.seconds = 1, 2.0
+    if args.features:  # no peers needed
+        args.peers = args.peers or Path()
+        sys.stdout.write(json.dumps(asyncio.run(measure(args))) + "\n")
+        return 0
     install = [Path(__file__).parent / "peers/setup.sh", *([args.peers] if args.peers else [])]
     args.peers = Path(
         subprocess.run(install, check=True, capture_output=True, text=True).stdout.splitlines()[-1]

@@ -14,8 +14,15 @@ from pathlib import Path
 import httpx
 import psutil
 
-from serving.protocol import EndpointRoute
-from tests.serving.gateway.fake_controller import TENANT_KEY, TOKEN, FakeController, model
+from serving.identities import LimitRecord, TokenPrice
+from serving.protocol import EndpointRoute, IdentitiesDelta
+from tests.serving.gateway.fake_controller import (
+    KEYS,
+    TENANT_KEY,
+    TOKEN,
+    FakeController,
+    model,
+)
 
 START_TIMEOUT_S = 120.0
 NGINX = """
@@ -40,6 +47,20 @@ model_list:
 litellm_settings: {{telemetry: false, drop_params: false}}
 general_settings: {{master_key: sk-bench}}
 """
+
+
+PLENTY = 10**9
+LIMITS = tuple(
+    LimitRecord(
+        limit_id=f"limit:{scope}:*", scope_id=scope, requests_per_min=PLENTY,
+        input_tokens_per_min=PLENTY, output_tokens_per_min=PLENTY, concurrent=PLENTY,
+        budget_day=10**18, budget_month=10**19,
+    )
+    for scope in ("key-1", "proj-1", "org-1")
+)  # fmt: skip
+"""All kinds on all scopes: 18 meters for each request."""
+
+PRICES = (TokenPrice(price_id="price-1", input=1_000_000, cached=100_000, output=4_000_000),)
 
 
 @dataclass(frozen=True)
@@ -139,7 +160,8 @@ class Park:
         """One gateway by its name; None where it is not installed."""
         starter = {
             "penstock": self._penstock, "nginx": self._nginx, "rust_router": self._rust_router,
-            "litellm": self._litellm,
+            "litellm": self._litellm, "penstock_on": self._penstock_on,
+            "penstock_off": self._penstock_off,
         }[name]  # fmt: skip
         peer = await starter()
         if peer is not None:
@@ -156,7 +178,25 @@ class Park:
         return Peer(name, f"http://127.0.0.1:{port}", key, process)
 
     async def _penstock(self) -> Peer:
+        return await self._ours("penstock", FakeController(), "serving.gateway.app", {})
+
+    async def _penstock_on(self) -> Peer:
+        """With limits on key, project and organisation, prices, budgets, and sums by tenant."""
         controller = FakeController()
+        key = KEYS[0].model_copy(update={"org_id": "org-1", "project_id": "proj-1"})
+        controller.identities = IdentitiesDelta(
+            version=2, full=True, keys=(key,), limits=LIMITS, prices=PRICES
+        )
+        env = {"PENSTOCK_METRICS_BY_TENANT": "true"}
+        return await self._ours("penstock_on", controller, "serving.gateway.app", env)
+
+    async def _penstock_off(self) -> Peer:
+        """Without limits and metering."""
+        return await self._ours("penstock_off", FakeController(), "scripts.peers.untolled", {})
+
+    async def _ours(
+        self, name: str, controller: FakeController, module: str, more: dict[str, str]
+    ) -> Peer:
         await controller.start()
         self._stack.push_async_callback(controller.stop)
         route = EndpointRoute(
@@ -169,11 +209,10 @@ class Park:
         env = {
             "PENSTOCK_GATEWAY_PORT": str(port), "PENSTOCK_CONTROLLER_URL": controller.url,
             "PENSTOCK_INTERNAL_TOKEN": TOKEN,
-            "PENSTOCK_GATEWAY_STATE_DIR": str(self._folder / "state"),
+            "PENSTOCK_GATEWAY_STATE_DIR": str(self._folder / f"state-{name}"),
             "PENSTOCK_MAX_QUEUED": "10000",
         }  # fmt: skip
-        command = [sys.executable, "-m", "serving.gateway.app"]
-        return await self._spawn("penstock", port, TENANT_KEY, command, env)
+        return await self._spawn(name, port, TENANT_KEY, [sys.executable, "-m", module], env | more)
 
     async def _nginx(self) -> Peer | None:
         binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")

@@ -43,12 +43,15 @@ if TYPE_CHECKING:
 log = logs.get_logger(__name__)
 
 
-def create_app(settings: GatewaySettings, patience_s: float = 0.0) -> FastAPI:
+def create_app(
+    settings: GatewaySettings, patience_s: float = 0.0, *, is_tolled: bool = True
+) -> FastAPI:
     """The gateway as an ASGI app, which runs its background tasks for as long as its lifespan.
 
     Args:
         settings: Where it runs.
         patience_s: How long its start waits for a first table of models and keys.
+        is_tolled: Limits and metering are on; off only to measure what they cost.
     """
     limits = Limits(
         max_body_bytes=int(settings.max_body_mib * 2**20),
@@ -103,7 +106,7 @@ def create_app(settings: GatewaySettings, patience_s: float = 0.0) -> FastAPI:
     app.state.keyring = keyring
     direct: dict[str, ASGIApp] = {}
     for operation in OPERATIONS:
-        tolls = (limiting.toll, metering.toll)
+        tolls = (limiting.toll, metering.toll) if is_tolled else ()
         proxy = Proxy(
             operation, limits, keyring, lanes, engines, metrics, tolls,
             caps=limiting.toll, spans=spans,
