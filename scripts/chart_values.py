@@ -35,7 +35,8 @@ GATEWAY = other_settings(
 CONTROLLER = other_settings(
     ControllerSettings,
     "database_url controller_host controller_port internal_token ray_dashboard_url ray_token_path "
-    "pools pools_min manifests_dir secrets_dir host_timeout_s start_timeout_s",
+    "pools pools_min manifests_dir secrets_dir host_timeout_s start_timeout_s leader_lease_s "
+    "controller_advertise_url",
 )
 HOST = other_settings(
     HostSettings,
@@ -145,9 +146,11 @@ class Gateway(Part):
 
 
 class Controller(Part):
-    replicas: Literal[1] = 1
-    """One. There is no leader election yet: a second controller would bind engines twice. While it
-    restarts, gateways serve on with their last table."""
+    replicas: Annotated[int, Field(ge=1, le=5)] = 1
+    """One leads, the others stand by and take over; more than one needs PostgreSQL. While none
+    leads, gateways serve on with their last table."""
+    leaderLeaseS: Annotated[float, Field(ge=1, le=60)] = 3
+    """Of several: one that has not renewed its lease for this long leads no longer."""
     port: Port = 8100
     """Port of the admin and internal API."""
     resources: Resources = Resources(cpu="500m", memory="1Gi")

@@ -75,6 +75,9 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "air-gapped from the internet": (
         {"airGapped": True, "models": [{"name": "m", "source": "hf://a/b"}]}, "airGapped is set",
     ),
+    "two controllers on SQLite": (
+        {"controller": {"replicas": 2}}, "several controllers need PostgreSQL",
+    ),
     "budget of all": ({"gateway": {"replicas": 2, "minAvailable": 2}}, "no node could ever"),
     "ingress without host": ({"ingress": {"enabled": True}}, "needs ingress.host"),
     "route without gateway": ({"gatewayApi": {"enabled": True}}, "gatewayApi.parentName"),
@@ -89,7 +92,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "unknown field of a manifest": (
         {"models": [{"name": "m", "source": "file:///m", "replicas": 2}]}, "replicas",
     ),
-    "two controllers": ({"controller": {"replicas": 2}}, "controller/replicas"),
+    "no controller": ({"controller": {"replicas": 0}}, "controller/replicas"),
     "wrong type": ({"gateway": {"replicas": "two"}}, "replicas"),
     "not a shape": (groups({**H200, "pool": "h200"}), "pool"),
     "not a digest": ({"images": {"platform": {"digest": "latest"}}}, "digest"),
