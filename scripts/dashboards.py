@@ -74,6 +74,7 @@ FLEET = Dashboard(
             Panel("Requests by status", "reqps", {"{{status}}": rate("penstock_requests_total", "status")}),
             Panel("Refusals by reason", "reqps", {"{{reason}}": rate("penstock_rejects_total", "reason")}),
             Panel("Tokens", "short", {"{{kind}}/s": rate("penstock_tokens_total", "kind")}),
+            Panel("Oldest wait by class of service", "s", {"{{tier}}": "max by (tier) (penstock_queue_oldest_wait_seconds)"}),
         ],
         "Machines": [
             Panel("Hosts", "short", {"{{pool}} {{state}}": total("penstock_hosts", "pool, state")}),
@@ -102,8 +103,8 @@ MODELS = Dashboard(
             Panel("Whole answer", "s", quantiles("penstock_request_seconds")),
         ],
         "Queue": [
-            Panel("Waiting", "short", {"{{model}}": total("penstock_queue_depth", "model", M)}),
-            Panel("Oldest wait", "s", {"{{model}}": f"max by (model) (penstock_queue_oldest_wait_seconds{M})"}),
+            Panel("Waiting by class of service", "short", {"{{model}} {{tier}}": total("penstock_queue_depth", "model, tier", M)}),
+            Panel("Oldest wait by class of service", "s", {"{{model}} {{tier}}": f"max by (model, tier) (penstock_queue_oldest_wait_seconds{M})"}),
             Panel("Wait for a slot", "s", quantiles("penstock_queue_wait_seconds")),
         ],
         "Traffic": [

@@ -4,7 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
+
+# The time at which each series began: one more for each counter and histogram, and used by nobody.
+disable_created_metrics()
 
 LATENCY_BUCKETS_S = (
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0,
@@ -52,7 +61,11 @@ REQUESTS = Metric(
 IN_FLIGHT = Metric(
     "penstock_requests_in_flight", Kind.GAUGE, "Requests running in engines.", ("model",)
 )
-QUEUE_DEPTH = Metric("penstock_queue_depth", Kind.GAUGE, "Requests waiting for a slot.", ("model",))
+QUEUE_DEPTH = Metric(
+    "penstock_queue_depth", Kind.GAUGE,
+    "Requests waiting for a slot, by class of service (priority, default, flex).",
+    ("model", "tier"),
+)  # fmt: skip
 QUEUE_WAIT = Metric(
     "penstock_queue_wait_seconds", Kind.HISTOGRAM, "Time that requests waited for a slot.",
     ("model",),
@@ -76,7 +89,7 @@ HOSTS = Metric("penstock_hosts", Kind.GAUGE, "Hosts of a pool.", ("pool", "state
 COLD_START = Metric(
     "penstock_cold_start_seconds", Kind.HISTOGRAM,
     "Duration of each phase of an engine's start, from the end of the phase before it.",
-    ("model", "phase"),
+    ("model", "phase"), (0.05, 0.2, 0.5, 1.0, 5.0, 30.0, 120.0),
 )  # fmt: skip
 
 USAGE_SETTLED = Metric(
@@ -132,7 +145,7 @@ UPSTREAM_ERRORS = Metric(
 )  # fmt: skip
 QUEUE_AGE = Metric(
     "penstock_queue_oldest_wait_seconds", Kind.GAUGE,
-    "How long the request that came first has waited for a slot.", ("model",),
+    "How long the request of a class that came first has waited for a slot.", ("model", "tier"),
 )  # fmt: skip
 TENANT_REQUESTS = Metric(
     "penstock_tenant_requests_total", Kind.COUNTER,

@@ -120,6 +120,14 @@ class WaitingLine(Generic[TicketT]):
         head = self.oldest()
         return max(0.0, now_s - head.arrived_s) if head else 0.0
 
+    def by_tier(self, now_s: float) -> dict[Tier, tuple[int, float]]:
+        """How many wait in each class, and how long the one of them that came first; O(line)."""
+        seen = {tier: (0, 0.0) for tier in Tier}
+        for ticket in self._by_age:
+            number, wait_s = seen[ticket.tier]
+            seen[ticket.tier] = (number + 1, max(wait_s, now_s - ticket.arrived_s))
+        return seen
+
     def served(self, ticket: TicketT, now_s: float) -> None:
         """The request goes to an engine, out of the line or past it, and is charged for."""
         self.drain.note(ticket.tokens, now_s)

@@ -44,8 +44,9 @@ class GatewayMetrics:
     def _read(self, lane: Lane) -> None:
         model = lane.route.name
         self._in_flight.labels(model).set(sum(lane.balancer.in_flight().values()))
-        self._queue_depth.labels(model).set(len(lane.line))
+        for tier, (number, wait_s) in lane.line.by_tier(time.monotonic()).items():
+            self._queue_depth.labels(model, tier).set(number)
+            self._queue_age.labels(model, tier).set(wait_s)
         # There from the start: a first event would else be no increase.
         self.retries.labels(model)
         self.visits.prepare(model)
-        self._queue_age.labels(model).set(lane.line.oldest_wait_s(time.monotonic()))

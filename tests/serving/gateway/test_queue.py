@@ -186,6 +186,20 @@ def test_oldest_wait_is_that_of_whoever_came_first() -> None:
     assert one.oldest_wait_s(now_s=9.0) == 9.0
 
 
+def test_depth_and_age_are_told_by_class() -> None:
+    one = line()
+    assert set(one.by_tier(now_s=9.0).values()) == {(0, 0.0)}
+    join(one, ticket("a", arrived_s=1.0), ticket("b", "other", arrived_s=5.0))
+    join(one, ticket("c", arrived_s=7.0, tier=Tier.FLEX))
+    one.rejoin(ticket("old", arrived_s=0.0, tier=Tier.PRIORITY))
+    assert one.by_tier(now_s=9.0) == {
+        Tier.PRIORITY: (1, 9.0), Tier.DEFAULT: (2, 8.0), Tier.FLEX: (1, 2.0),
+    }  # fmt: skip
+    assert names(one, now_s=9.0, count=1) == ["old"]
+    assert one.first(now_s=30.0) is not None  # flex has aged
+    assert one.by_tier(now_s=30.0)[Tier.DEFAULT] == (3, 29.0)
+
+
 def test_clearing_names_everybody_who_waited() -> None:
     one = line()
     waiting = [ticket("a"), ticket("b", "other")]
