@@ -47,6 +47,9 @@ def configure(component: str, level: int = logging.INFO) -> None:
     logging.getLogger("aiosqlite").setLevel(logging.WARNING)
 
 
+LINE = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
+
+
 class JsonLines(logging.StreamHandler):  # type: ignore[type-arg]
     """Writes log records to stderr, and also lines that never were records."""
 
@@ -60,12 +63,12 @@ class JsonLines(logging.StreamHandler):  # type: ignore[type-arg]
             **fields,
             "event": event,
             "level": "info",
-            "at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "at": datetime.now(UTC),
             "component": self._component,
         }
         self.acquire()
         try:
-            self.stream.write(orjson.dumps(line, default=str).decode() + "\n")
+            self.stream.write(orjson.dumps(line, str, LINE).decode())
             self.flush()
         finally:
             self.release()

@@ -72,6 +72,17 @@ class Tenant:
         else:
             cycle.transport.write(body)
 
+    @property
+    def takes_chunks(self) -> bool:
+        """Whether the answer that has started goes out in HTTP's chunks."""
+        return bool(self._cycle.chunked_encoding)
+
+    def write_chunks(self, chunks: bytes) -> None:
+        """As `write`, of what stands in HTTP's chunks already."""
+        cycle = self._cycle
+        if not cycle.disconnected:
+            cycle.transport.write(chunks)
+
     def cut(self) -> None:
         """Ends the connection at once."""
         self._cycle.disconnected = True
@@ -138,14 +149,20 @@ class TenantConnection(HttpToolsProtocol):
         """Bytes of a request."""
         if self._refused:
             return
-        if self._in_body:
-            self._await(self.body_pause_s)
-        elif not self._in_head:
+        if not self._in_body and not self._in_head:
             self._head_bytes = 0
         self._head_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(TOO_LARGE)
+        # Here and not where a head or a body begins: most requests come as a whole.
+        if self._refused:
+            return
+        if self._in_body:
+            self._await(self.body_pause_s)
+        elif self._in_head:
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse(TOO_LARGE)
+            elif self._patience is None:
+                self._await(self.head_timeout_s)
 
     def resume_writing(self) -> None:
         """There is room again for what is to be written."""
@@ -159,7 +176,7 @@ class TenantConnection(HttpToolsProtocol):
         self._in_head = True
         self._header_count = 0
         self._header_bytes = 0
-        self._await(self.head_timeout_s)
+        self._stop_waiting()
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -175,7 +192,6 @@ class TenantConnection(HttpToolsProtocol):
         if self._head_is_too_large:
             raise TOO_LARGE
         self._in_body = True
-        self._await(self.body_pause_s)
         super().on_headers_complete()
         if self._is_last:
             self.cycle.keep_alive = False

@@ -1,7 +1,6 @@
 """Names each request, and turns whatever goes wrong behind the door into an answer."""
 
 import re
-import uuid
 from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -9,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from models.errors import BodyTooLargeError, PenstockError
 from serving.gateway.bodies import TenantLeftError
 from serving.gateway.errors import Shape, answer_of
+from serving.gateway.ids import new_id
 from serving.logs import get_logger
 
 SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -74,7 +74,7 @@ def request_id_of(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
     for name, value in headers:
         if name == b"x-request-id" and SANE_ID.fullmatch(value):
             return value
-    return uuid.uuid4().hex.encode()
+    return new_id().encode()
 
 
 def _generic(request_id: str) -> PenstockError:

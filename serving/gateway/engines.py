@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from serving.gateway.upstream import BrokenOffError, Meter, Sink, Upstream
+from serving.gateway.upstream import BrokenOffError, Framed, Meter, Sink, Upstream
 from serving.protocol import EndpointRoute
 
 KEEPALIVE_S = 2.0
@@ -63,15 +63,16 @@ class EngineReply:
         except BrokenOffError as exc:
             raise EngineBrokeError(str(exc)) from exc
 
-    async def pour(self, sink: Sink) -> None:
-        """Gives the rest to `sink` as it comes, without a task's wake for each part.
+    async def pour(self, sink: Sink, framed: Framed | None = None) -> None:
+        """Gives the rest to `sink` as it comes, without a task's wake for each part; what `framed`
+        takes as it stands on the wire is not parsed.
 
         Raises:
             EngineBrokeError: If the answer is cut off.
             Exception: What the sink raises.
         """
         try:
-            await self._upstream.pour(sink)
+            await self._upstream.pour(sink, framed)
         except BrokenOffError as exc:
             raise EngineBrokeError(str(exc)) from exc
 

@@ -155,7 +155,7 @@ class Metered:
         except JournalError as exc:
             # The disk broke under a request that was let in; a successor will find it unsettled.
             log.critical("usage_not_settled", usage_id=self._usage_id, reason=str(exc))
-        self._metrics.settled.labels(status.value).inc()
+        self._metrics.settled_of(status.value).inc()
         for segment in self._pinned:
             segment.pins -= 1
         self._journal.unbook()

@@ -199,7 +199,7 @@ class Proxy:
                 way.dispatched()
                 if not again:
                     waited_s = time.monotonic() - visit.began_s
-                    self._metrics.queue_wait.labels(visit.model).observe(waited_s)
+                    self._metrics.queue_wait_of(visit.model).observe(waited_s)
                 verdict = await self._attempt(call, lane, endpoint, visit, way, tenant, send)
                 if verdict is Verdict.ANSWERED:
                     return
@@ -302,7 +302,7 @@ class Proxy:
     def _note_first_byte(self, lane: Lane, visit: Visit) -> None:
         visit.first_byte_s = time.monotonic()
         after_s = visit.first_byte_s - visit.began_s
-        self._metrics.ttft.labels(visit.model).observe(after_s, {"usage_id": visit.usage_id})
+        self._metrics.ttft_of(visit.model).observe(after_s, {"usage_id": visit.usage_id})
         lane.note_first_token(visit.start_id, visit.engine_id, time.time(), after_s)
 
     async def _stream(

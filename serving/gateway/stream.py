@@ -42,6 +42,11 @@ class WholeLines:
         self._begun = whole[end:]
         return whole[:end]
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether a line is held back."""
+        return bool(self._begun)
+
     def rest(self) -> bytes:
         """What is still held back when the stream has ended in good order."""
         rest, self._begun = self._begun, b""

@@ -11,6 +11,8 @@ FIELD = b'"usage"'
 MAX_BYTES = 4096
 """Longer is no usage object."""
 
+DECODER = json.JSONDecoder()
+
 JsonObject = dict[str, object]
 
 
@@ -43,7 +45,7 @@ def _object_after(data: bytes, at: int) -> JsonObject | None:
     if not text.startswith(":"):
         return None
     try:
-        found, _ = json.JSONDecoder().raw_decode(text[1:].lstrip())
+        found, _ = DECODER.raw_decode(text[1:].lstrip())
     except (json.JSONDecodeError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

@@ -17,6 +17,10 @@ MAX_HEAD_BYTES = 64 * 2**10
 
 Sink = Callable[[bytes], None]
 
+Framed = Callable[[bytes], bool]
+"""Takes bytes of an answer as they stand on the wire, in HTTP's chunks; or leaves them, all or
+none."""
+
 
 class Meter:
     """Counts how often an engine's server said anything, over all connections to it."""
@@ -36,9 +40,11 @@ class Upstream(asyncio.Protocol):
 
     __slots__ = (
         "_arrived",
+        "_between",
         "_complete",
         "_ends_at_eof",
         "_failure",
+        "_framed",
         "_head_bytes",
         "_loop",
         "_parser",
@@ -63,6 +69,8 @@ class Upstream(asyncio.Protocol):
         self._arrived: list[bytes] = []
         self._failure: BrokenOffError | None = None
         self._sink: Sink | None = None
+        self._framed: Framed | None = None
+        self._between = False  # the parser stands between two of HTTP's chunks
         self._size = 0
         self._head_bytes = 0
         self._complete = False
@@ -86,7 +94,7 @@ class Upstream(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._arrived.clear()
         self._size = self._head_bytes = self.status = 0
-        self._complete = self.reusable = False
+        self._complete = self.reusable = self._between = False
         self._ends_at_eof = True
         self.content_type = "application/json"
         if self._transport is None or self.closed:
@@ -107,8 +115,13 @@ class Upstream(asyncio.Protocol):
             await self._wait()
         return self._take()
 
-    async def pour(self, sink: Sink) -> None:
+    async def pour(self, sink: Sink, framed: Framed | None = None) -> None:
         """Gives all that comes to `sink`, in the callback that brings it, until the end.
+
+        Args:
+            sink: Takes the answer's body.
+            framed: Asked first, with whole chunks of HTTP and no parsing; what it leaves is the
+                sink's. It never gets the answer's end.
 
         Raises:
             BrokenOffError: If the answer is cut off; what came before it was given.
@@ -117,11 +130,12 @@ class Upstream(asyncio.Protocol):
         if self._arrived:
             sink(self._take())
         self._sink = sink
+        self._framed = framed
         try:
             while not self._complete:
                 await self._wait()
         finally:
-            self._sink = None
+            self._sink = self._framed = None
 
     def pause(self) -> None:
         """Reads no more until `resume`."""
@@ -181,6 +195,8 @@ class Upstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes of the answer."""
         self.meter.received += 1
+        if self._between and self._framed is not None and self._framed(data):
+            return
         parser = self._parser
         if parser is None or self._complete:
             self._break("the server spoke unasked")
@@ -190,6 +206,8 @@ class Upstream(asyncio.Protocol):
         except httptools.HttpParserError as exc:
             self._break(f"the server spoke no HTTP: {exc}")
             return
+        if self._between and not data.endswith(b"\r\n"):
+            self._between = False  # the next chunk's size has begun
         if not self.status:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
@@ -254,6 +272,14 @@ class Upstream(asyncio.Protocol):
             if status in (204, 304):
                 self._ends_at_eof = False
 
+    def on_chunk_header(self) -> None:
+        """One of HTTP's chunks begins."""
+        self._between = False
+
+    def on_chunk_complete(self) -> None:
+        """It is here as a whole."""
+        self._between = True
+
     def on_body(self, body: bytes) -> None:
         """A part of the answer."""
         self._arrived.append(body)
@@ -261,6 +287,7 @@ class Upstream(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The answer is complete."""
+        self._between = False
         if self.status and self._parser is not None:
             self._complete = True
             self.reusable = self._parser.should_keep_alive() and not self.closed

@@ -4,6 +4,7 @@ Names of models come from the routing table, so that nobody can make series by a
 that do not exist; tenants are counted by name up to TENANTS_MAX, and as OTHERS beyond.
 """
 
+from functools import cache
 from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry
@@ -20,9 +21,9 @@ class VisitMetrics:
     """The metrics of whole requests."""
 
     def __init__(self, registry: CollectorRegistry, by_tenant: bool = False) -> None:
-        self._seconds = metrics.REQUEST_SECONDS.histogram(registry)
-        self._per_token = metrics.TIME_PER_OUTPUT_TOKEN.histogram(registry)
-        self._tokens = metrics.TOKENS.counter(registry)
+        self._seconds = cache(metrics.REQUEST_SECONDS.histogram(registry).labels)
+        self._per_token = cache(metrics.TIME_PER_OUTPUT_TOKEN.histogram(registry).labels)
+        self._tokens = cache(metrics.TOKENS.counter(registry).labels)
         self._rejects = metrics.REJECTS.counter(registry)
         self._upstream_errors = metrics.UPSTREAM_ERRORS.counter(registry)
         self._by_tenant = by_tenant
@@ -43,7 +44,7 @@ class VisitMetrics:
             self._rejects.labels(visit.model, visit.code).inc()
         counts = _by_kind(visit.tokens) if visit.tokens else {}
         for kind, number in counts.items():
-            self._tokens.labels(visit.model, kind).inc(number)
+            self._tokens(visit.model, kind).inc(number)
         if visit.complete and not visit.cut and visit.status < HTTPStatus.BAD_REQUEST:
             self._time(visit, now_s)
         if self._by_tenant:
@@ -51,11 +52,11 @@ class VisitMetrics:
 
     def _time(self, visit: Visit, now_s: float) -> None:
         exemplar = {"usage_id": visit.usage_id}
-        self._seconds.labels(visit.model).observe(now_s - visit.began_s, exemplar)
+        self._seconds(visit.model).observe(now_s - visit.began_s, exemplar)
         more = visit.tokens.completion - 1 if visit.tokens else 0
         if visit.streaming and visit.first_byte_s is not None and more > 0:
             mean_s = (now_s - visit.first_byte_s) / more
-            self._per_token.labels(visit.model).observe(mean_s, exemplar)
+            self._per_token(visit.model).observe(mean_s, exemplar)
 
     def _count_tenant(self, visit: Visit, counts: dict[str, int]) -> None:
         name = visit.org_id

@@ -1,9 +1,9 @@
 """What tolls, metrics and the log want to know of one request at the door."""
 
-import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from serving.gateway.ids import new_id
 from serving.gateway.tokens import Tokens
 from serving.logs import get_logger, write_line
 
@@ -27,7 +27,7 @@ class Visit:
     status: int = 0
     code: str = ""  # of the error that it was refused with
     model: str = ""  # only once it is known to exist
-    usage_id: str = field(default_factory=lambda: uuid.uuid4().hex)  # ours; what is billed
+    usage_id: str = field(default_factory=new_id)  # ours; what is billed
     key_id: str = ""
     org_id: str = ""
     project_id: str = ""
@@ -63,7 +63,7 @@ class Visit:
 
     def close(self, metrics: "GatewayMetrics", now_s: float) -> None:
         """Counts and logs the request at its end."""
-        metrics.requests.labels(self.model, self.route, str(self.status)).inc()
+        metrics.requests_of(self.model, self.route, str(self.status)).inc()
         metrics.visits.observe(self, now_s)
         if self.trace is not None:
             self.trace.end(self, now_s)
