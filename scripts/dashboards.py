@@ -259,7 +259,7 @@ def panel_json(panel: Panel) -> dict[str, Any]:
 
 def data_source() -> dict[str, Any]:
     """The choice of a Prometheus."""
-    return {"name": "datasource", "type": "datasource", "query": "prometheus", "current": {}}
+    return {"name": "datasource", "type": "datasource", "query": "prometheus"}
 
 
 def variable(named: tuple[str, str]) -> dict[str, Any]:

@@ -5,46 +5,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 
 from tests.helm.chart import CHART, ROOT
+from tests.helm.grafana_schema import DASHBOARD, WIDTH
 from tests.helm.metric_names import dashboard_queries, declared, names_in, prose, rules
 
 DASHBOARDS = sorted((CHART / "files" / "dashboards").glob("*.json"))
-PANEL_SCHEMA = {
-    "type": "object",
-    "required": ["id", "type", "title", "gridPos"],
-    "properties": {
-        "id": {"type": "integer"},
-        "type": {"enum": ["row", "timeseries", "stat"]},
-        "gridPos": {
-            "required": ["x", "y", "w", "h"],
-            "properties": {"x": {"minimum": 0, "maximum": 23}, "w": {"minimum": 1, "maximum": 24}},
-        },
-        "targets": {
-            "type": "array",
-            "minItems": 1,
-            "items": {
-                "required": ["refId", "expr", "legendFormat", "datasource"],
-                "properties": {"expr": {"type": "string", "minLength": 1}},
-            },
-        },
-    },
-}
-SCHEMA = {
-    "type": "object",
-    "required": ["uid", "title", "schemaVersion", "panels", "templating", "time"],
-    "properties": {
-        "uid": {"type": "string", "maxLength": 40, "pattern": "^[a-z0-9-]+$"},
-        "schemaVersion": {"type": "integer", "minimum": 36},
-        "panels": {"type": "array", "minItems": 1, "items": PANEL_SCHEMA},
-        "templating": {"required": ["list"]},
-    },
-}
-"""The parts of Grafana's dashboard model (schema version 39) that we use, as its documentation
-describes them; Grafana itself is not here."""
 
 
 def test_dashboards_are_up_to_date() -> None:
@@ -58,13 +28,43 @@ def test_dashboards_are_up_to_date() -> None:
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
 def test_dashboard_is_what_grafana_takes(path: Path) -> None:
     board = json.loads(path.read_text())
-    jsonschema.validate(board, SCHEMA)
+    jsonschema.Draft202012Validator(DASHBOARD).validate(board)
     ids = [panel["id"] for panel in board["panels"]]
     assert len(ids) == len(set(ids))
-    assert all(p["gridPos"]["x"] + p["gridPos"]["w"] <= 24 for p in board["panels"])
+    for panel in board["panels"]:
+        names = [target["refId"] for target in panel.get("targets", ())]
+        assert len(names) == len(set(names)), panel["title"]
     known = {v["name"] for v in board["templating"]["list"]}
     used = set(re.findall(r"\$\{?([a-z]\w*)", path.read_text()))
     assert used <= known
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_panels_neither_overlap_nor_stick_out(path: Path) -> None:
+    taken: dict[tuple[int, int], int] = {}
+    for panel in json.loads(path.read_text())["panels"]:
+        at = panel["gridPos"]
+        assert at["x"] + at["w"] <= WIDTH, panel["title"]
+        for x in range(at["x"], at["x"] + at["w"]):
+            for y in range(at["y"], at["y"] + at["h"]):
+                assert taken.setdefault((x, y), panel["id"]) == panel["id"], panel["title"]
+
+
+def test_schema_of_dashboards_is_one_and_refuses_what_grafana_would_drop() -> None:
+    jsonschema.Draft202012Validator.check_schema(DASHBOARD)
+    check = jsonschema.Draft202012Validator(DASHBOARD)
+
+    def board() -> Any:
+        return json.loads(DASHBOARDS[0].read_text())
+
+    faults: dict[str, Any] = {name: board() for name in ("field", "unit", "place", "query", "kind")}
+    faults["field"]["panel"] = []
+    faults["unit"]["panels"][1]["fieldConfig"]["defaults"]["unit"] = "seconds"
+    faults["place"]["panels"][1]["gridPos"]["x"] = WIDTH
+    del faults["query"]["panels"][1]["targets"][0]["datasource"]
+    faults["kind"]["panels"][1]["type"] = "graph"
+    for name, faulty in faults.items():
+        assert not check.is_valid(faulty), name
 
 
 def test_dashboards_query_declared_metrics() -> None:
