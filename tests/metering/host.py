@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from serving.protocol import (
     HostReport,
     StartPhase,
 )
+from tests.ports import free_port
 
 TOKEN = "token-of-the-engine"
 SLOTS = 12
@@ -118,8 +118,7 @@ class Host:
         self._set(wanted, EnginePhase.FAILED, error="the engine died")
 
     async def _lead_fake(self, wanted: EngineAssignment) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port: int = free.getsockname()[1]
+        port = free_port()
         self._runs += 1
         path = recorder_path(self._folder, wanted.engine_id)
         tally = self._folder / f"{wanted.engine_id}.tally"

@@ -5,7 +5,6 @@ import contextlib
 import fcntl
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,18 +18,13 @@ from serving.controller.keys import ensure_keys_async
 from serving.engine import recorder_file as layout
 from serving.engine.recorder_file import NoRecorderError, State
 from tests.metering.postgres import Postgres
+from tests.ports import free_port
 
 TOKEN = "internal-token"
 ADMIN_KEY = "pa-the-operator-of-the-test"
 TENANT_KEY = "pk-the-tenant-of-the-test"
 MODEL = "chaos"
 PATIENCE_S = 90.0
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    return port
 
 
 @dataclass

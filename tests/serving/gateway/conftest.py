@@ -60,7 +60,7 @@ class Gateway:
             )
         )  # fmt: skip
         self.http = httpx.AsyncClient(
-            base_url=self.url, headers={"Authorization": f"Bearer {TENANT_KEY}"}, timeout=10,
+            base_url=self.url, headers={"Authorization": f"Bearer {TENANT_KEY}"}, timeout=30,
             verify=TLS,
         )  # fmt: skip
 
