@@ -44,12 +44,13 @@ class EngineBrokeError(Exception):
 class EngineReply:
     """An engine's answer, whose body is still to be read."""
 
-    __slots__ = ("_upstream", "content_type", "status", "streams")
+    __slots__ = ("_upstream", "content_type", "found", "status", "streams")
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
         self.status = upstream.status
         self.content_type = upstream.content_type
+        self.found = upstream.found
         self.streams = upstream.content_type.startswith(STREAM)
 
     async def next_bytes(self) -> bytes:
@@ -128,9 +129,14 @@ class Address:
 
 
 class EngineClient:
-    """Sends requests to engines over pooled connections; to be used inside `async with`."""
+    """Sends requests to engines over pooled connections; to be used inside `async with`.
 
-    def __init__(self) -> None:
+    Args:
+        wanted: Name of a header, in lower case, that `EngineReply.found` is to tell.
+    """
+
+    def __init__(self, wanted: bytes = b"") -> None:
+        self._wanted = wanted
         self._idle: defaultdict[Address, list[Upstream]] = defaultdict(list)
         self._meters: dict[str, Meter] = {}
         self._busy: defaultdict[str, set[Upstream]] = defaultdict(set)  # by engine_id
@@ -164,6 +170,7 @@ class EngineClient:
         request_id: str,
         content_type: str = "application/json",
         traceparent: str = "",
+        method: str = "POST",
     ) -> AsyncIterator[EngineReply]:
         """Sends a request; leaving the block early closes the connection, and so aborts it.
 
@@ -171,8 +178,9 @@ class EngineClient:
             EngineGoneError: If no connection could be made.
             EngineBrokeError: If the engine broke off before it answered.
         """
-        address, head = self._head(route, path)
+        address, head = self._head(route, path, method)
         upstream = self._take(address) or await self._connect(address)
+        upstream.wanted = self._wanted
         upstream.meter = self._meters.setdefault(route.engine_id, upstream.meter)
         busy = self._busy[route.engine_id]
         busy.add(upstream)

@@ -1,26 +1,26 @@
 """The HTTP side of what the gateway and the controller say to each other."""
 
-from typing import TypeVar
+import asyncio
+from types import TracebackType
+from typing import Self, TypeVar
 
-import aiohttp
 from pydantic import ValidationError
-from yarl import URL
 
 from models.errors import UnreachableError
-from serving.gateway.sessions import SessionOwner
+from serving.gateway.engines import EngineBrokeError, EngineClient, EngineGoneError
 from serving.leaders import LEADER_HEADER, TRIES, Controllers
 from serving.metered import UsageReceipt
 from serving.protocol import (
     POLL_S,
     DemandReply,
     DemandReport,
+    EndpointRoute,
     IdentitiesDelta,
     Message,
     RoutesDelta,
 )
 from serving.shares import ShareReply, ShareReport
 
-CONNECT_TIMEOUT_S = 2.0
 POLL_TIMEOUT_S = POLL_S + 5.0
 DEMAND_TIMEOUT_S = 2.0
 SHARES_TIMEOUT_S = 1.0
@@ -29,14 +29,31 @@ USAGE_TIMEOUT_S = 10.0
 MessageT = TypeVar("MessageT", bound=Message)
 
 
-class ControllerLink(SessionOwner):
+class ControllerLink:
     """Calls the internal API of the controller that leads; its every failure is an
-    UnreachableError."""
+    UnreachableError. To be used inside `async with`.
+
+    By the client for engines, which takes a third of what a whole HTTP library does: eight calls a
+    second were a tenth of what a gateway of 32 streams cost.
+    """
 
     def __init__(self, controllers: Controllers, token: str) -> None:
         self._controllers = controllers
-        self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        super().__init__(keepalive_s=2.0, connect_timeout_s=CONNECT_TIMEOUT_S)
+        self._token = token
+        self._client = EngineClient(wanted=LEADER_HEADER.encode())
+        self._asked: EndpointRoute | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._client.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._client.__aexit__(kind, error, trace)
 
     async def routes(self, after: int) -> RoutesDelta:
         """Waits for a routing table other than version `after`.
@@ -88,30 +105,24 @@ class ControllerLink(SessionOwner):
         path: str,
         timeout_s: float,
         expected: type[MessageT],
-        body: bytes | None = None,
+        body: bytes = b"",
     ) -> MessageT:
         for _ in range(TRIES):
             url = self._controllers.url
             try:
                 async with (
                     self._controllers.asking(),
-                    self.session.request(
-                        method,
-                        URL(f"{url}/internal/v1{path}", encoded=True),
-                        data=body,
-                        headers=self._headers,
-                        timeout=aiohttp.ClientTimeout(
-                            total=timeout_s, sock_connect=CONNECT_TIMEOUT_S
-                        ),
-                        allow_redirects=False,
+                    asyncio.timeout(timeout_s),
+                    self._client.post(
+                        self._route(url), "/internal/v1" + path, body, "gateway", method=method
                     ) as response,
                 ):
-                    content = await response.read()
-            except (aiohttp.ClientError, OSError, TimeoutError) as exc:
+                    content = await response.whole_body()
+            except (EngineGoneError, EngineBrokeError, OSError, TimeoutError) as exc:
                 self._controllers.is_away(url)
-                why = type(exc).__name__
+                why = str(exc) or type(exc).__name__
                 raise UnreachableError(f"the controller does not answer: {why}") from exc
-            if not self._controllers.refused(url, response.headers.get(LEADER_HEADER)):
+            if not self._controllers.refused(url, response.found):
                 break
         if response.status in (401, 403):
             raise UnreachableError(
@@ -124,3 +135,10 @@ class ControllerLink(SessionOwner):
             return expected.model_validate_json(content)
         except ValidationError as exc:
             raise UnreachableError(f"the controller's answer to {path} is not understood") from exc
+
+    def _route(self, url: str) -> EndpointRoute:
+        if self._asked is None or self._asked.url != url:
+            self._asked = EndpointRoute(
+                engine_id="controller", url=url, token=self._token, revision=1, slots=1
+            )
+        return self._asked

@@ -55,10 +55,12 @@ class Upstream(asyncio.Protocol):
         "_waiter",
         "closed",
         "content_type",
+        "found",
         "idle_since_s",
         "meter",
         "reusable",
         "status",
+        "wanted",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -82,6 +84,8 @@ class Upstream(asyncio.Protocol):
         self.meter = Meter()
         self.status = 0  # of the answer; 0 until its head is here
         self.content_type = "application/json"
+        self.wanted = b""  # a header's name, in lower case
+        self.found: str | None = None  # what the answer says there
 
     # --- for whoever asks ---------------------------------------------------------------------
 
@@ -97,6 +101,7 @@ class Upstream(asyncio.Protocol):
         self._complete = self.reusable = self._between = False
         self._ends_at_eof = True
         self.content_type = "application/json"
+        self.found = None
         if self._transport is None or self.closed:
             raise BrokenOffError("the connection is closed")
         self._transport.write(request)
@@ -264,6 +269,8 @@ class Upstream(asyncio.Protocol):
             self.content_type = value.decode("latin-1")
         elif name in (b"content-length", b"transfer-encoding"):
             self._ends_at_eof = False
+        elif name == self.wanted:
+            self.found = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         """The answer's head is here, unless it is only an interim one."""
