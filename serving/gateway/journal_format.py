@@ -7,6 +7,7 @@ A segment is allocated whole before it is used, so that what comes after the las
 A record that was torn or damaged is passed over up to the next mark with a good checksum.
 """
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -92,6 +93,19 @@ def iterate(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
             continue
         yield at, payload
         at += FRAME.size + len(payload)
+
+
+def search(data: bytes, prefix: bytes) -> Iterator[tuple[int, bytes]]:
+    """The whole records whose payloads begin with `prefix`, each with its place; the others cost
+    nothing."""
+    skipped = FRAME.size - len(MARK)
+    begins = re.compile(
+        re.escape(MARK) + b"(?=.{%d}%b)" % (skipped, re.escape(prefix)), re.DOTALL
+    )  # compiled once, and then in the cache of `re`
+    for found in begins.finditer(data):
+        payload = _payload_at(data, found.start())
+        if payload is not None:
+            yield found.start(), payload
 
 
 def _payload_at(data: bytes, at: int) -> bytes | None:

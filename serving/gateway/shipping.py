@@ -13,7 +13,14 @@ from typing import Protocol
 
 from models.errors import UnreachableError
 from serving.gateway.journal import LOCK, SUFFIX, Journal, boot_id, remove_folder
-from serving.gateway.journal_format import FRAME, NotAJournalError, Segment, iterate, read_segment
+from serving.gateway.journal_format import (
+    FRAME,
+    MAX_PAYLOAD,
+    NotAJournalError,
+    Segment,
+    read_segment,
+    search,
+)
 from serving.gateway.replay import SETTLED, Replayed, replay
 from serving.gateway.telemetry import GatewayMetrics
 from serving.logs import get_logger
@@ -158,16 +165,15 @@ class Shipping:
 
 
 def _settled_in(data: bytes) -> tuple[list[bytes], int]:
-    """The settled rows among whole records, and how many bytes have been read to their end.
+    """The settled rows among whole records, and up to where all of them have been found.
 
     A record that is cut off at the end of READ_BYTES is left for the next time.
     """
     rows = []
-    read = 0 if len(data) == READ_BYTES else len(data)
-    for start, payload in iterate(data, 0):
+    read = len(data) - FRAME.size - MAX_PAYLOAD if len(data) == READ_BYTES else len(data)
+    for start, payload in search(data, SETTLED):
         read = max(read, start + FRAME.size + len(payload))
-        if payload.startswith(SETTLED):
-            rows.append(payload)
+        rows.append(payload)
     return rows, read
 
 

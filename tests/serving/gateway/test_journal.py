@@ -17,6 +17,7 @@ from serving.gateway.journal_format import (
     encode_header,
     encode_record,
     read_segment,
+    search,
 )
 
 SMALL = 64 * 1024
@@ -198,3 +199,14 @@ def test_boot_id_is_empty_where_the_kernel_does_not_tell(monkeypatch: pytest.Mon
     assert len(journal_module.boot_id()) == 36
     monkeypatch.setattr(journal_module, "BOOT_ID", Path("/nowhere"))
     assert journal_module.boot_id() == ""
+
+
+def test_search_finds_the_records_that_begin_so_and_no_damaged_ones() -> None:
+    wanted = [b'{"k":"s","n":%d}' % n for n in range(3)]
+    others = [encode_record(b'{"k":"o"}'), MARK, encode_record(MARK * 9), b"\0" * 7]
+    damaged = encode_record(b'{"k":"s","n":9}').replace(b"9", b"8")
+    data = damaged.join(a + encode_record(b) for a, b in zip(others, wanted, strict=False))
+    data += others[3] + encode_record(b'{"k":"s","cut off"}')[:-1]
+    found = list(search(data, b'{"k":"s"'))
+    assert [payload for _, payload in found] == wanted
+    assert all(data.startswith(MARK, at) for at, _ in found)
