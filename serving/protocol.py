@@ -16,8 +16,9 @@ changes or after POLL_S with an unchanged version. Versions only grow, over rest
 
 import math
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, PlainSerializer
 
 from models.manifest import Manifest
 from serving.identities import IdentitiesDelta as IdentitiesDelta
@@ -254,12 +255,24 @@ class DemandReply(Message):
 # --- host <-> controller ----------------------------------------------------------------------
 
 
+def _said(manifest: Manifest) -> dict[str, object]:
+    document = manifest.model_dump(mode="json", exclude_defaults=True)
+    if document.get("task") == "generate":  # to an engine the same as none; older hosts know none
+        del document["task"]
+    return document
+
+
+SaidManifest = Annotated[Manifest, PlainSerializer(_said, when_used="json")]
+"""A manifest as it is sent: without what is as by default. Unlike a message it refuses fields that
+it does not know, and those of a newer controller are only sent where a model makes use of them."""
+
+
 class EngineAssignment(Message):
     """The engine that a host shall run."""
 
     engine_id: str
     revision: int
-    manifest: Manifest
+    manifest: SaidManifest
     start_id: str
     """Ties all phases of this start together, and to the request that caused it."""
     sleep_level: int = Field(default=0, ge=0, le=2)
@@ -273,7 +286,7 @@ class Assignment(Message):
     engine: EngineAssignment | None = None
     drain: bool = True
     """Whether the engine before it gets time to end its requests; one that hangs does not."""
-    prefetch: tuple[Manifest, ...] | None = None
+    prefetch: tuple[SaidManifest, ...] | None = None
     """Models that the host may have to start later, whose weights it fetches beforehand; None for
     those that it knows already: the list may be long, and a cold start waits for its assignment."""
     prefetch_id: str = ""

@@ -115,6 +115,7 @@ class ControllerClient:
 
 def _parse(kind: type[Answer], answer: httpx.Response) -> Answer:
     try:
-        return kind.model_validate_json(answer.content)
+        # What a newer controller knows of a manifest and this host does not is no reason to stop.
+        return kind.model_validate_json(answer.content, extra="ignore")
     except ValidationError as exc:
         raise UnreachableError(f"the controller sends no {kind.__name__}") from exc
