@@ -1,12 +1,13 @@
 """Asks the kernel to put files on the disk, and is told when they are there, off the event loop.
 
-By Linux' native asynchronous I/O where the kernel lets us: it syncs in a thread of its own and
-wakes the loop by an eventfd. A thread of ours (the other way, for sandboxes without these calls)
-has to get the interpreter's lock before it can begin and again when it is done: half the CPU time
-and half the wait of a commit, measured beside a busy loop.
+By Linux' native asynchronous I/O where the kernel lets us: it syncs in a thread of its own, and
+wakes the loop by an eventfd where somebody waits. A thread of ours (the other way, for sandboxes
+without these calls) has to get the interpreter's lock before it can begin and again when it is
+done: half the CPU time and half the wait of a commit, measured beside a busy loop.
 """
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import platform
@@ -25,6 +26,14 @@ class DiskSync(Protocol):
 
     def sync(self, fds: Sequence[int], done: Done) -> None:
         """Begins to make the files' data durable; they may be closed meanwhile."""
+        ...
+
+    def poll(self) -> None:
+        """Tells now if it is done; without `watch` nobody else may."""
+        ...
+
+    def watch(self) -> None:
+        """Tells as soon as it is done: a wake of the loop, which costs more than the commit."""
         ...
 
     def close(self) -> None:
@@ -56,6 +65,12 @@ class ThreadSync:
             self._loop.call_soon_threadsafe(done, failed)
 
         self._thread.submit(work)
+
+    def poll(self) -> None:
+        """As DiskSync: it is told in any case."""
+
+    def watch(self) -> None:
+        """As DiskSync: it is told in any case."""
 
     def close(self) -> None:
         """As DiskSync."""
@@ -102,8 +117,8 @@ class KernelSync:
         self._pending = 0
         self._failed: OSError | None = None
         self._done: Done | None = None
+        self._watching = False
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._loop.add_reader(self._wake, self._take)
 
     def sync(self, fds: Sequence[int], done: Done) -> None:
         """As DiskSync; of more than MOST_FILES, the oldest are synced at once."""
@@ -128,29 +143,45 @@ class KernelSync:
         if not self._pending:
             self._loop.call_soon(self._finish)
 
-    def close(self) -> None:
+    def poll(self) -> None:
         """As DiskSync."""
-        self._loop.remove_reader(self._wake)
-        self._done = None
-        self._call(self._io_destroy, self._context)
-        os.close(self._wake)
-
-    def _take(self) -> None:
-        try:
-            os.eventfd_read(self._wake)
-            number = self._call(
-                self._io_getevents, self._context, ctypes.c_long(0), ctypes.c_long(MOST_FILES),
-                self._events, None,
-            )  # fmt: skip
-        except (BlockingIOError, InterruptedError):
+        if not self._pending:
             return
+        number = self._call(
+            self._io_getevents, self._context, ctypes.c_long(0), ctypes.c_long(MOST_FILES),
+            self._events, None,
+        )  # fmt: skip
         for place in range(number):
             result = EVENT.unpack_from(self._events, place * EVENT.size)[2]
             if result < 0:
                 self._failed = OSError(-result, os.strerror(-result))
         self._pending -= number
         if number and not self._pending:
+            self._unwatch()
             self._finish()
+
+    def watch(self) -> None:
+        """As DiskSync."""
+        if self._pending and not self._watching:
+            self._watching = True
+            self._loop.add_reader(self._wake, self._take)
+
+    def close(self) -> None:
+        """As DiskSync."""
+        self._unwatch()
+        self._done = None
+        self._call(self._io_destroy, self._context)
+        os.close(self._wake)
+
+    def _take(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
+        self.poll()
+
+    def _unwatch(self) -> None:
+        if self._watching:
+            self._watching = False
+            self._loop.remove_reader(self._wake)
 
     def _finish(self) -> None:
         done, self._done = self._done, None

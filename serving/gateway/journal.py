@@ -31,6 +31,9 @@ BOOKED_BYTES = 4096
 COMMIT_INTERVAL_S = 0.002
 """Between the starts of two commits: what comes within it shares one fdatasync."""
 
+LOST_KEPT = 64
+"""Failed commits that are remembered for those who have not asked yet."""
+
 LOCK = "lock"
 SUFFIX = ".segment"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -86,6 +89,8 @@ class Journal:
         self._make_disk = disk
         self._disk: DiskSync | None = None
         self._committing = False
+        self._again = False  # once more when it is over
+        self._lost: deque[range] = deque(maxlen=LOST_KEPT)  # records whose commit failed
         self._next_commit_s = 0.0
 
     def open(self) -> None:
@@ -151,15 +156,12 @@ class Journal:
         return self._appended, segment
 
     def commit_soon(self) -> None:
-        """Starts a commit, unless one runs; what was appended by then is durable after it."""
-        if not self._committing:
-            self._committing = True
-            loop = asyncio.get_running_loop()
-            wait_s = self._next_commit_s - loop.time()
-            if wait_s > 0:
-                loop.call_later(wait_s, self._commit)
-            else:
-                self._commit()
+        """Starts a commit, now or after the one that runs; what was appended by then is durable
+        after it."""
+        if self._disk is not None:
+            self._disk.poll()
+        self._again = self._committing
+        self._commit_or_watch()
 
     async def durable(self, number: int) -> None:
         """Returns once the record of this number is on the disk.
@@ -167,11 +169,15 @@ class Journal:
         Raises:
             JournalError: If the disk failed.
         """
+        if self._disk is not None:
+            self._disk.poll()
+        if any(number in lost for lost in self._lost):
+            raise JournalError("usage cannot be recorded at present")
         if number <= self._durable:
             return
-        self.commit_soon()
         future = asyncio.get_running_loop().create_future()
         self._waiters.append((number, future))
+        self._commit_or_watch()
         await future
 
     def drop_shipped(self) -> None:
@@ -252,6 +258,20 @@ class Journal:
 
     # --- group commit -------------------------------------------------------------------------
 
+    def _commit_or_watch(self) -> None:
+        """Begins a commit; or has the loop woken at the end of the one that runs, which else
+        whoever comes next sees."""
+        if not self._committing:
+            self._committing = True
+            loop = asyncio.get_running_loop()
+            wait_s = self._next_commit_s - loop.time()
+            if wait_s > 0:
+                loop.call_later(wait_s, self._commit)
+            else:
+                self._commit()
+        elif self._disk is not None:
+            self._disk.watch()
+
     def _commit(self) -> None:
         loop = asyncio.get_running_loop()
         self._next_commit_s = loop.time() + COMMIT_INTERVAL_S
@@ -269,9 +289,11 @@ class Journal:
                 self._commit_failed(failed)
 
         self._disk.sync([segment.fd for segment, _ in dirty], done)
+        if self._waiters:
+            self._disk.watch()
 
     def _committed(self, number: int, dirty: list[tuple[Segment, int]]) -> None:
-        self._committing = False
+        self._committing, again, self._again = False, self._again, False
         self._durable = number
         for segment, end in dirty:
             segment.synced = end
@@ -281,11 +303,12 @@ class Journal:
                 self._waiters.append(waiter)
             elif not waiter[1].done():
                 waiter[1].set_result(None)
-        if self._waiters:
-            self.commit_soon()
+        if self._waiters or again:
+            self._commit_or_watch()
 
     def _commit_failed(self, exc: OSError) -> None:
-        self._committing = False
+        self._committing = self._again = False
+        self._lost.append(range(self._durable + 1, self._appended + 1))
         log.error("journal_commit_failed", folder=str(self.folder), reason=str(exc))
         if self._current is not None:  # what the kernel says of these pages later proves nothing
             self._current.synced = self._current.end

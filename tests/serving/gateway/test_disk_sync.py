@@ -23,6 +23,8 @@ async def synced(disk: DiskSync, *fds: int) -> OSError | None:
     """What the disk says in the end."""
     said: asyncio.Future[OSError | None] = asyncio.get_running_loop().create_future()
     disk.sync(fds, said.set_result)
+    disk.poll()
+    disk.watch()
     async with asyncio.timeout(30):
         return await said
 
@@ -66,6 +68,20 @@ async def test_file_may_be_closed_while_it_is_synced(disk: DiskSync, tmp_path: P
     disk.close()
     await asyncio.sleep(0)
     assert said in ([], [None])
+
+
+async def test_disk_tells_when_it_is_asked(disk: DiskSync, tmp_path: Path) -> None:
+    said: list[OSError | None] = []
+    with (tmp_path / "one").open("wb") as file:
+        file.write(b"x" * 5000)
+        file.flush()
+        disk.sync([file.fileno()], said.append)
+        async with asyncio.timeout(30):
+            while not said:
+                await asyncio.sleep(0.001)
+                disk.poll()
+    assert said == [None]
+    disk.close()
 
 
 async def test_some_way_is_always_there() -> None:

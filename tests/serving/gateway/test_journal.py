@@ -126,6 +126,39 @@ async def test_journal_takes_no_more_once_the_disk_is_free_again(
     await journal.close(delete=True)
 
 
+async def test_commits_follow_each_other_whenever_somebody_asks(journal: Journal) -> None:
+    for _ in range(20):
+        first, _ = journal.append(b"first")
+        journal.commit_soon()
+        second, _ = journal.append(b"second")
+        journal.commit_soon()
+        third, _ = journal.append(b"third")
+        async with asyncio.timeout(30):
+            await asyncio.gather(*map(journal.durable, (third, first, second)))
+        number, _ = journal.append(b"nobody waits for it")
+        journal.commit_soon()
+        await asyncio.sleep(0.003)
+    async with asyncio.timeout(30):
+        await journal.durable(number)
+    await journal.close(delete=True)
+
+
+async def test_commit_that_failed_before_anybody_waited_fails_those_who_ask(
+    tmp_path: Path,
+) -> None:
+    journal = Journal(tmp_path / "journal" / "gw-1", SMALL, disk=BadAtFirst)
+    journal.open()
+    journal.book()
+    number, _ = journal.append(b"one")
+    journal.commit_soon()
+    await asyncio.sleep(0)
+    later, _ = journal.append(b"two")
+    await journal.durable(later)
+    with pytest.raises(JournalError):
+        await journal.durable(number)
+    await journal.close(delete=True)
+
+
 async def test_failed_commit_fails_those_who_wait_and_goes_on_in_a_new_segment(
     tmp_path: Path,
 ) -> None:
@@ -133,6 +166,8 @@ async def test_failed_commit_fails_those_who_wait_and_goes_on_in_a_new_segment(
     journal.open()
     journal.book()
     number, segment = journal.append(b"one")
+    with pytest.raises(JournalError):
+        await journal.durable(number)
     with pytest.raises(JournalError):
         await journal.durable(number)
     number, other = journal.append(b"two")
