@@ -1,5 +1,6 @@
 """One real platform for the whole session: Ray, launcher, controller, gateway, vLLM engines."""
 
+import os
 from collections.abc import Iterator
 
 import httpx
@@ -10,6 +11,8 @@ from tests.platform.platform import Platform
 
 ADMIN_KEY = "test-admin-key-0123456789"
 API_KEY = "test-tenant-key-0123456789"
+LONG = os.environ.get("LONG_TESTS") == "1"
+"""Whether tests that are mostly repetition take all of it (`make test-long`)."""
 
 
 @pytest.fixture(scope="session")

@@ -80,7 +80,7 @@ def test_wrong_key_is_refused(client: OpenAI, key: str) -> None:
 
 
 def test_missing_key_is_refused(platform: Platform) -> None:
-    answer = httpx.get(f"{platform.url}/v1/models")
+    answer = httpx.get(f"{platform.url}/v1/models", timeout=30)
     assert answer.status_code == 401
     assert answer.json()["error"]["code"] == "invalid_api_key"
 
@@ -108,7 +108,7 @@ def test_body_of_20_mb_is_too_large(client: OpenAI) -> None:
 )
 def test_wrong_path_or_method(platform: Platform, method: str, path: str, status: int) -> None:
     headers = {"Authorization": f"Bearer {API_KEY}"}
-    answer = httpx.request(method, platform.url + path, headers=headers)
+    answer = httpx.request(method, platform.url + path, headers=headers, timeout=30)
     assert answer.status_code == status
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
@@ -135,6 +135,7 @@ def test_malformed_body_is_a_bad_request(platform: Platform, content: bytes) -> 
         f"{platform.url}/v1/chat/completions",
         content=content,
         headers={"Authorization": f"Bearer {API_KEY}", "Content-Type": "application/json"},
+        timeout=30,
     )
     assert answer.status_code == 400
     assert answer.json()["error"]["type"] == "invalid_request_error"

@@ -29,7 +29,7 @@ def key_of(platform: Platform, organisation: str) -> str:
     key = str(json.loads(done.stdout)["secret"])
     headers = {"Authorization": f"Bearer {key}"}
     eventually(
-        lambda: httpx.get(f"{platform.url}/v1/models", headers=headers).status_code == 200,
+        lambda: httpx.get(f"{platform.url}/v1/models", headers=headers, timeout=30).is_success,
         within_s=10,
         what=f"the gateway knows the key of {organisation}",
     )

@@ -1,6 +1,6 @@
 """Streams over real engines that are killed under them: nothing is lost that need not be.
 
-`CHAOS_SECONDS=60 CHAOS_STREAMS=200 pytest tests/platform/test_chaos.py` is the long version.
+`make test-long` has the long version.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ import pytest
 import yaml
 
 from models.sources import BUILTINS
-from tests.platform.conftest import API_KEY
+from tests.platform.conftest import API_KEY, LONG
 from tests.platform.platform import Platform, eventually
 from tests.processes import pid_is_alive
 
 pytestmark = pytest.mark.engine
 
-SECONDS = float(os.environ.get("CHAOS_SECONDS", "16"))
-STREAMS = int(os.environ.get("CHAOS_STREAMS", "100"))
+SECONDS = float(os.environ.get("CHAOS_SECONDS", "60" if LONG else "16"))
+STREAMS = int(os.environ.get("CHAOS_STREAMS", "200" if LONG else "100"))
 KILL_EACH_S = 5.0
 HUNG_AFTER_S = 90.0
 NAME = "storm"

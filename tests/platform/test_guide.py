@@ -6,6 +6,7 @@ import pytest
 from openai import OpenAI
 
 from models.demo.corpus import load_corpus
+from tests.platform.conftest import LONG
 
 pytestmark = pytest.mark.engine
 
@@ -29,9 +30,10 @@ def accuracy(client: OpenAI, pairs: list[tuple[str, str]]) -> float:
 
 
 def test_trained_questions_get_their_answer(client: OpenAI) -> None:
-    corpus = load_corpus()
-    pairs = [(question, intent.answer) for intent in corpus for question in intent.questions]
-    assert len(pairs) > 300
+    """One of each intent: the weights' own tests ask all, here it is about the way to them."""
+    asked = None if LONG else 1
+    pairs = [(q, intent.answer) for intent in load_corpus() for q in intent.questions[:asked]]
+    assert len(pairs) > (300 if LONG else 30)
     assert accuracy(client, pairs) >= 0.95
 
 

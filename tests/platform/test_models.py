@@ -74,6 +74,13 @@ def test_sleeping_model_wakes_on_demand_and_sleeps_again(
     assert [(c["target"], c["reason"]) for c in changes] == [(1, "demand"), (0, "idle")] * 2
 
 
+def test_lists_of_the_command_line_are_those_of_the_api(platform: Platform) -> None:
+    done = platform.penstock("get", "models", "--output", "json")
+    assert done.returncode == 0, done.stderr
+    listed = [model["name"] for model in json.loads(done.stdout)["items"]]
+    assert listed == [model["name"] for model in platform.items("models")]
+
+
 def test_30_requests_wake_one_engine(platform: Platform, client: OpenAI, deployed) -> None:
     deployed("crowd")
     answers: list[object] = []
@@ -195,7 +202,10 @@ def test_tenants_disconnect_aborts_in_the_engine(platform: Platform, client: Ope
     }
     headers = {"Authorization": f"Bearer {platform.api_key}"}
     url = f"{platform.url}/v1/chat/completions"
-    with httpx.Client() as raw, raw.stream("POST", url, headers=headers, json=body) as answer:
+    with (
+        httpx.Client(timeout=60) as raw,
+        raw.stream("POST", url, headers=headers, json=body) as answer,
+    ):
         arriving = answer.iter_bytes()  # kept: closing the iterator would close the stream
         next(arriving)
         eventually(lambda: running() > 0, 10, "the request runs")

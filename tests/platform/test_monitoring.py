@@ -80,7 +80,7 @@ def lists(client: OpenAI, model: str) -> bool:
 def knows(url: str, key: str) -> bool:
     """Whether the gateway lets a key in."""
     headers = {"Authorization": f"Bearer {key}"}
-    return httpx.get(f"{url}/v1/models", headers=headers).is_success
+    return httpx.get(f"{url}/v1/models", headers=headers, timeout=30).is_success
 
 
 def filled_in(query: str) -> str:

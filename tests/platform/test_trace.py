@@ -51,7 +51,7 @@ def test_phases_of_a_wake_are_ordered_and_add_up(
         shown = platform.penstock("trace", "traced")
         assert all(phase in shown.stdout for phase in PHASES[1:])
         controller = f"http://127.0.0.1:{platform.state['ports']['controller']}"
-        metrics = httpx.get(f"{controller}/metrics").text
+        metrics = httpx.get(f"{controller}/metrics", timeout=30).text
         for phase in PHASES[1:]:
             name = "penstock_cold_start_seconds_count"
             assert f'{name}{{model="traced",phase="{phase}"}} 1.0' in metrics
