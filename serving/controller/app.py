@@ -43,8 +43,8 @@ from serving.controller.leader_setup import turns_of
 from serving.controller.leader_term import Term
 from serving.controller.loop import GRACE_S, SUCCESSOR_GRACE_S, ControlLoop, alone
 from serving.controller.manifest_folder import ManifestFolder
-from serving.controller.pool_sizes import check_pools
 from serving.controller.moment import now
+from serving.controller.pool_sizes import check_pools
 from serving.controller.pools import PoolKeeper
 from serving.controller.registry import GIB, Limits, Registry
 from serving.controller.rollout_keeper import RolloutKeeper

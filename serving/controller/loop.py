@@ -39,11 +39,11 @@ TICK_S = 0.25
 GRACE_S = 2.5
 """Hosts report each second; one that hears that it is unknown registers at once."""
 
-STALLED_S = 1.0
-"""After a pause of our own, as on a machine that was suspended, reports wait to be read: nobody is
 SUCCESSOR_GRACE_S = 6.0
 """After another controller led: hosts may still wait for an answer of one that stands still."""
 
+STALLED_S = 1.0
+"""After a pause of our own, as on a machine that was suspended, reports wait to be read: nobody is
 taken for silent before they are."""
 
 SHORTAGE_S = 2.0
@@ -69,10 +69,10 @@ class ControlLoop:
         telemetry: Telemetry,
         clock: Callable[[], Moment] = now,
         may_act: Callable[[], bool] = alone,
+        grace_s: float = GRACE_S,
     ) -> None:
         """`may_act` is asked before each step: whether this controller leads; `grace_s` is how long
         it waits for hosts that it knows nothing of."""
-        grace_s: float = GRACE_S,
         self.fleet = Fleet()
         self.gateways = Gateways()
         self.routes = RouteTable()
@@ -89,9 +89,9 @@ class ControlLoop:
         self._telemetry = telemetry
         self._clock = clock
         self._may_act = may_act
+        self._grace_s = grace_s
         self._bindings = Bindings(self.fleet, registry, events, self.traces)
         self._standings: dict[str, Standing] = {}
-        self._grace_s = grace_s
         self._settled_after_s: float | None = None
         self._stepped_s: float | None = None
         self._waiting_since: dict[str, float] = {}
