@@ -26,6 +26,8 @@ class Shape:
     """Prompt tokens a second."""
     step_tokens: int = 8192
     """Tokens that one step computes at most."""
+    long_prefill_tokens: int = 0
+    """Of one prompt a step computes no more while there are other sequences; 0: all that fits."""
     kv_tokens: int = 1_000_000
     block_tokens: int = 16
     prefix_cache: bool = True
@@ -65,6 +67,7 @@ class BatchingTimeline:
     def __init__(self, shape: Shape) -> None:
         self.counters = Counters()
         self.shape = shape
+        self._longest_chunk = shape.long_prefill_tokens or shape.step_tokens
         self._pool = BlockPool(shape.kv_tokens // shape.block_tokens)
         self._waiting: deque[_Run] = deque()
         self._running: list[_Run] = []
@@ -130,7 +133,7 @@ class BatchingTimeline:
         work: list[tuple[_Run, int]] = []
         preempted = False
         for run in list(self._running):
-            count = min(len(run.tokens) - run.computed, budget)
+            count = min(len(run.tokens) - run.computed, budget, self._chunk_tokens())
             if not run.has_slot or count == 0:
                 continue
             while not self._take_blocks(run, count):
@@ -141,13 +144,18 @@ class BatchingTimeline:
                 work.append((run, count))
                 budget -= count
         while not preempted and budget > 0 and (joined := self._admit(at_s, budget)) is not None:
-            count = min(len(joined.tokens) - joined.computed, budget)
+            count = min(len(joined.tokens) - joined.computed, budget, self._chunk_tokens())
             work.append((joined, count))
             budget -= count
         if not work:
             return self._begin_later(at_s)
         prefill_tokens = sum(count for run, count in work if not run.decodes)
         return _Step(at_s + self.shape.step_duration_s(len(work), prefill_tokens), work)
+
+    def _chunk_tokens(self) -> int:
+        """As vLLM's `long_prefill_token_threshold`: a prompt that is alone takes the whole step."""
+        is_alone = len(self._runs) < 2
+        return self.shape.step_tokens if is_alone else self._longest_chunk
 
     def _begin_later(self, at_s: float) -> _Step | None:
         """An idle engine starts when the next sequence arrives, which a late caller may have
@@ -172,7 +180,7 @@ class BatchingTimeline:
         self._pool.hold(hits)
         run.hashes = hits
         run.computed = len(hits) * self.shape.block_tokens
-        count = min(len(run.tokens) - run.computed, budget)
+        count = min(len(run.tokens) - run.computed, budget, self._chunk_tokens())
         if not self._take_blocks(run, count):
             self._release(run)
             return None

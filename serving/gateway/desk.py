@@ -7,9 +7,11 @@ from serving.gateway.balancer import Balancer
 from serving.gateway.endpoint import Endpoint
 from serving.gateway.headroom import Headroom
 from serving.gateway.queue import TicketT, WaitingLine
+from serving.gateway.tickets import Ticket
 
 PASSED_OVER_MAX = 8
-"""Tenants that are passed over for the slots kept free, before the line waits."""
+"""Tenants that are passed over, for the slots kept free or because their prompts fill their part
+of the engines, before the line waits."""
 
 
 class Desk(Generic[TicketT]):
@@ -46,10 +48,12 @@ class Desk(Generic[TicketT]):
             free, slots = self.balancer.room(now_s)
             if not self.headroom.may_take(ticket.tenant, free, slots):
                 passed_over.add(ticket.tenant)
-            elif (endpoint := self._send(ticket, now_s)) is None:
-                return
-            else:
+            elif (endpoint := self._send(ticket, now_s)) is not None:
                 yield ticket, endpoint
+            elif self._has_its_share(ticket, now_s):
+                passed_over.add(ticket.tenant)
+            else:
+                return
 
     def release(self, ticket: TicketT, endpoint: Endpoint, tokens: int, now_s: float) -> None:
         """A request is over, and took so many tokens."""
@@ -59,8 +63,8 @@ class Desk(Generic[TicketT]):
 
     def _send(self, ticket: TicketT, now_s: float) -> Endpoint | None:
         waiting = self.line.waiting_of(ticket.tenant)
-        _, slots = self.balancer.room(now_s)
-        ticket.prefill_share = self.headroom.prefill_share(ticket.tenant, waiting, slots)
+        share = self.headroom.prefill_share(ticket.tenant, waiting, len(self.line))
+        ticket.prefill_share = share
         endpoint = self.balancer.choose(ticket, now_s)
         if endpoint is None:
             return None
@@ -68,3 +72,17 @@ class Desk(Generic[TicketT]):
         self.balancer.take(endpoint, ticket, now_s)
         self.headroom.took(ticket.tenant, ticket.weight, now_s)
         return endpoint
+
+    def _has_its_share(self, ticket: TicketT, now_s: float) -> bool:
+        """Whether each engine holds as many of the tenant's prompts as it may: that is no reason
+        for others to wait."""
+        if ticket.prefill_share >= 1.0:
+            return False
+        fit = [one for one in self.balancer if one.takes_requests(now_s)]
+        return bool(fit) and all(_is_filled(one, ticket) for one in fit)
+
+
+def _is_filled(endpoint: Endpoint, ticket: Ticket) -> bool:
+    own = endpoint.prefill_of.get(ticket.tenant, 0)
+    limit = endpoint.prefill_limit * ticket.prefill_share
+    return own > 0 and own + ticket.prompt_tokens > limit

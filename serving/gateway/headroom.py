@@ -20,10 +20,15 @@ FIRST_SHARE = 0.25
 MAX_SHARE = 0.4
 """Of the slots: so much is kept free at most."""
 
-LEAST_PREFILL_SHARE = 0.25
-"""Of an engine's prefill limit each tenant has at least so much, and one that asks for more than
-its share of the slots half of its part: a step that computes fewer of its prompts is shorter for
-everybody else's."""
+SHARED_PREFILL = 1 / 4
+"""Of an engine's prefill limit a tenant has so much while there are others."""
+
+CROWD_PREFILL = 1 / 16
+"""And so much, or one prompt, where it has more waiting than its share: a step that computes fewer
+of its prompts is shorter for everybody else's."""
+
+CROWD = 4
+"""Fewer that wait are no crowd."""
 
 MISSES = 0.01
 """Requests of calm tenants that may find no slot."""
@@ -58,15 +63,18 @@ class Headroom:
         else:
             self.kept = max(0.0, self.kept - step * MISSES)
 
-    def prefill_share(self, tenant: str, waiting: int, slots: int) -> float:
-        """The tenant's part of an engine's prefill limit, while so many of its requests wait."""
+    def prefill_share(self, tenant: str, waiting: int, everyone: int) -> float:
+        """The tenant's part of an engine's prefill limit.
+
+        Args:
+            waiting: Its requests that wait.
+            everyone: All requests that wait.
+        """
         use = self._uses.get(tenant)
         if use is None or len(self._uses) < 2:
             return 1.0
-        share = use.weight / self._weights
-        if use.in_flight + waiting < slots * share:
-            return max(LEAST_PREFILL_SHARE, share)
-        return max(LEAST_PREFILL_SHARE, share / 2)
+        is_crowd = waiting >= CROWD and waiting * self._weights > use.weight * everyone
+        return CROWD_PREFILL if is_crowd else SHARED_PREFILL
 
     def may_take(self, tenant: str, free: int, slots: int) -> bool:
         """Whether the tenant may have one of the free slots."""

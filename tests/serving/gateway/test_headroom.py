@@ -2,7 +2,14 @@
 
 from serving.gateway.balancer import Balancer
 from serving.gateway.desk import Desk
-from serving.gateway.headroom import ACTIVE_S, MAX_SHARE, Headroom
+from serving.gateway.headroom import (
+    ACTIVE_S,
+    CROWD,
+    CROWD_PREFILL,
+    MAX_SHARE,
+    SHARED_PREFILL,
+    Headroom,
+)
 from serving.gateway.queue import WaitingLine
 from serving.gateway.tickets import Ticket
 from serving.protocol import EndpointRoute
@@ -22,7 +29,7 @@ def test_lone_tenant_may_take_everything() -> None:
     headroom = flooded(calm=0)
     headroom.came("flood", 1.0, 1, SLOTS, 0.0)
     assert headroom.may_take("flood", 1, SLOTS)
-    assert headroom.prefill_share("flood", 1000, SLOTS) == 1.0
+    assert headroom.prefill_share("flood", 1000, 1000) == 1.0
 
 
 def test_tenant_with_its_share_leaves_slots_free_and_a_calm_one_takes_them() -> None:
@@ -31,8 +38,14 @@ def test_tenant_with_its_share_leaves_slots_free_and_a_calm_one_takes_them() -> 
     assert not headroom.may_take("flood", 5, SLOTS)
     assert headroom.may_take("flood", SLOTS - 41, SLOTS)
     assert headroom.may_take("calm", 1, SLOTS)
-    assert headroom.prefill_share("calm", 0, SLOTS) == 0.5
-    assert headroom.prefill_share("flood", 100, SLOTS) == 0.25
+
+
+def test_who_has_more_waiting_than_its_share_is_a_crowd() -> None:
+    headroom = flooded()
+    assert headroom.prefill_share("calm", 0, 1000) == SHARED_PREFILL
+    assert headroom.prefill_share("calm", 20, 1000) == SHARED_PREFILL
+    assert headroom.prefill_share("flood", 980, 1000) == CROWD_PREFILL
+    assert headroom.prefill_share("flood", CROWD - 1, CROWD - 1) == SHARED_PREFILL
 
 
 def test_no_tenant_is_denied_its_own_share() -> None:
@@ -98,3 +111,21 @@ def test_desk_passes_a_flood_over_for_a_calm_tenant_that_waits() -> None:
     assert desk.come(calm, 1.0) is None  # somebody waits: it takes its turn
     desk.line.join(calm, 1.0)
     assert [one.tenant for one, _ in desk.grants(1.0)] == ["calm"]
+
+
+def test_desk_passes_over_whose_prompts_fill_its_part_of_the_engine() -> None:
+    balancer = Balancer(prefill_limit=1600)
+    route = EndpointRoute(engine_id="a", url="http://fake", token="t", revision=1, slots=64)
+    balancer.update([route], 0.0)
+    desk: Desk[Ticket] = Desk(WaitingLine(100, 1_000_000), balancer)
+    desk.come(ticket("calm"), 0.0)
+    for _ in range(6):
+        one = Ticket("-", 0.0, 99.0, tenant="flood", prompt_tokens=900)
+        if desk.come(one, 0.0) is None:
+            desk.line.join(one, 0.0)
+    assert balancer.prefill_tokens() == 901  # one of them, however long
+    calm = ticket("calm")
+    assert desk.come(calm, 0.0) is None  # in turn, and at once
+    desk.line.join(calm, 0.0)
+    assert [one.tenant for one, _ in desk.grants(0.0)] == ["calm"]
+    assert desk.line.waiting_of("flood") == 5
