@@ -27,9 +27,36 @@ down: setup ## stop what `make up` started, from another terminal
 	@$(BIN)/penstock down
 
 .PHONY: test
-test: setup ## set up, then run all tests: units first, then real engines (PYTEST_FLAGS="-k name")
+test: setup ## all tests, in two halves side by side (PYTEST_FLAGS="-k name")
+	@$(MAKE) --no-print-directory --jobs 2 test-platform test-others
+
+.PHONY: test-units
+test-units: setup ## tests without real engines (minutes)
 	$(BIN)/python -m pytest -m "not engine" $(PYTEST_FLAGS)
-	$(BIN)/python -m pytest -m engine $(PYTEST_FLAGS)
+
+.PHONY: test-engines
+test-engines: setup ## tests with real vLLM and Ray, but for those of the whole platform
+	$(BIN)/python -m pytest -m "engine and not bench" --ignore tests/platform $(PYTEST_FLAGS)
+
+.PHONY: test-platform
+test-platform: setup ## the tests of the whole platform, with real vLLM under real Ray
+	$(BIN)/python -m pytest -m "engine and not bench" tests/platform $(PYTEST_FLAGS)
+
+# A half for each of two cores; this one gives way to the platform. Its output comes in two pieces, so
+# that the halves do not mix.
+.PHONY: test-others
+test-others: setup
+	@log=$$(mktemp); status=0; \
+	for part in test-units test-engines; do \
+		nice -n 5 $(MAKE) --no-print-directory $$part >"$$log" 2>&1 || status=$$?; \
+		cat "$$log"; \
+	done; \
+	rm "$$log"; exit $$status
+
+.PHONY: test-long
+test-long: setup ## long forms: a minute of chaos, ten rollouts, each question, benches' whole way
+	LONG_TESTS=1 $(BIN)/python -m pytest -m engine tests/platform/test_chaos.py \
+	tests/platform/test_rollouts.py tests/platform/test_guide.py tests/scripts $(PYTEST_FLAGS)
 
 .PHONY: test-metering
 test-metering: setup ## kill -9 of everything, thrice on each database; then all counts agree

@@ -93,6 +93,7 @@ def test_simulated_side_agrees_with_itself(
 
 
 @pytest.mark.engine
+@pytest.mark.bench
 def test_calibration_runs_to_its_json_line() -> None:
     command = [sys.executable, SCRIPTS / "bench_calibrate.py", "--slice-s", "25", "--drive-s", "6"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)

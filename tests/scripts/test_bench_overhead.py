@@ -51,6 +51,7 @@ def test_line_has_the_large_models_figures_outside_and_the_demos_inside(
 
 
 @pytest.mark.engine
+@pytest.mark.bench
 def test_overhead_of_the_built_in_model_is_measured() -> None:
     command = [sys.executable, SCRIPT, "--models", "demo", "--concurrency", "2", "--pairs", "1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
