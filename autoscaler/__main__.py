@@ -9,12 +9,14 @@ import typer
 from rich.console import Console
 
 from autoscaler.capacity import below_floor
-from autoscaler.fleet import parse_engine
+from autoscaler.fleet import engine_of, parse_engine
 from autoscaler.report import as_json, as_table, write_png
 from autoscaler.simulate import PLACES, Scenario
 from autoscaler.traces import load_trace, scale_rate
 from autoscaler.tuning import POLICIES, compare
 from models.errors import BadRequestError, PenstockError
+from models.profile_measured import load_measured
+from models.profile_search import Here, Search, profiles_named, why_not_here
 
 
 class Output(StrEnum):
@@ -56,12 +58,43 @@ def parse_policies(text: str) -> list[str]:
     return names
 
 
+def measured_profile(wanted: str, folder: Path, here: Here) -> Search:
+    """The profile of a file, or of a model's name in the folder.
+
+    A file that is named is used whatever it was measured on, with a warning; of a model's profiles
+    those of another machine or version are left aside.
+
+    Raises:
+        ProfileError: If a named file cannot be used.
+        BadRequestError: If the folder has none of the name.
+    """
+    if Path(wanted).suffix in (".yaml", ".yml"):
+        profile = load_measured(Path(wanted))
+        reason = why_not_here(profile, here)
+        return Search(profile, () if reason is None else (f"{wanted}: {reason}",))
+    found = profiles_named(folder, wanted, here)
+    if found.profile is None and not found.warnings:
+        raise BadRequestError(
+            f"there is no measured profile of {wanted} in {folder}",
+            param="profile",
+            hint=f"`penstock tune {wanted}` makes one",
+        )
+    return found
+
+
 def simulate(
     trace: Annotated[Path, typer.Option(help="Azure CSV or Mooncake JSON lines, plain or .gz.")],
     rate_scale: Annotated[float, typer.Option(help="Mean copies of each arrival.")] = 1.0,
     cold_start: Annotated[str, typer.Option(help="Seconds, measured values, or a file.")] = "2",
     policy: Annotated[str, typer.Option(help="`all`, or names with commas.")] = "penstock",
     engine: Annotated[str, typer.Option(help="As slots=128,prefill_tps=35000,step_ms=8.")] = "",
+    profile: Annotated[
+        str | None,
+        typer.Option(help="Model that `penstock tune` measured, or the file of its profile."),
+    ] = None,
+    profiles_dir: Annotated[Path, typer.Option(help="Folder of measured profiles.")] = Path(
+        ".penstock/profiles"
+    ),
     ttft: Annotated[float, typer.Option(help="SLO in seconds, from the gateway's door.")] = 2.0,
     tpot: Annotated[float, typer.Option(help="SLO in seconds for each further token.")] = 0.1,
     attainment: Annotated[float, typer.Option(help="Share that shall meet the SLO.")] = 0.99,
@@ -76,9 +109,15 @@ def simulate(
     """Replays a trace against autoscalers, ours with its live code."""
     err = Console(stderr=True)
     try:
+        base = None
+        if profile is not None:
+            found = measured_profile(profile, profiles_dir, Here.of_this_machine())
+            for warning in found.warnings:
+                err.print(f"warning: {warning}")
+            base = None if found.profile is None else engine_of(found.profile)
         scenario = Scenario(
             trace=scale_rate(load_trace(trace), rate_scale, seed),
-            engine=parse_engine(engine),
+            engine=parse_engine(engine, base),
             cold_starts_s=parse_cold_start(cold_start),
             ttft_s=ttft, tpot_s=tpot, attainment=attainment, idle_timeout_s=idle_timeout,
             places=max_engines, seed=seed, price_per_gpu_hour=price, gpus=gpus,

@@ -1,7 +1,7 @@
 """A simulated fleet of one model: starts and drains engines, counts their cost, reports."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from autoscaler.capacity import Capacity
 from autoscaler.snapshot import Snapshot
 from autoscaler.traces import Trace
 from models.errors import BadRequestError
+from models.profile_measured import Measured
 
 Sampler = Callable[[], float]
 """The next cold start in seconds."""
@@ -48,8 +49,23 @@ class EngineError(BadRequestError):
     code = "invalid_engine"
 
 
-def parse_engine(text: str) -> EngineModel:
-    """Reads `slots=128,prefill_tps=35000,step_ms=8,step_ms_per_seq=0.12`; the rest is default.
+def engine_of(profile: Measured) -> EngineModel:
+    """The engine as it was measured."""
+    step_s, step_per_seq_s = profile.line
+    usual = EngineModel()
+    chunk = profile.settings.get("max_num_batched_tokens", usual.chunk_tokens)
+    return EngineModel(
+        slots=profile.slots,
+        prefill_tps=profile.prefill_tokens_s,
+        step_ms=1000 * step_s,
+        step_ms_per_seq=1000 * step_per_seq_s,
+        chunk_tokens=int(chunk),
+    )
+
+
+def parse_engine(text: str, base: EngineModel | None = None) -> EngineModel:
+    """Reads `slots=128,prefill_tps=35000,step_ms=8,step_ms_per_seq=0.12`; the rest is the base's,
+    or default.
 
     Raises:
         EngineError: Naming the parameter at fault.
@@ -68,7 +84,7 @@ def parse_engine(text: str) -> EngineModel:
         least = 0.0 if name in {"step_ms", "step_ms_per_seq"} else 1.0
         if not least <= values[name] < 1e12:
             raise EngineError(f"{name} must be at least {least:g}", param="engine")
-    return EngineModel(**values)  # type: ignore[arg-type]
+    return replace(base or EngineModel(), **values)  # type: ignore[arg-type]
 
 
 class SimulatedFleet:

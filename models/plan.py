@@ -40,6 +40,19 @@ class Rate(Answer):
     high: float
 
 
+class Rates(Answer):
+    """The rates of one engine."""
+
+    decode: Rate | None
+    """Of one sequence; none for an encoder."""
+    prefill: Rate
+    throughput: Rate | None
+    roofline: float | None
+    """Answer tokens/s at best."""
+    profile: str | None = None
+    """The measured profile that they are from."""
+
+
 class Price(Answer):
     """Price of a million answer tokens while `concurrency` run, in US dollars; prompts included."""
 
@@ -100,5 +113,7 @@ class Plan(Answer):
     """The same if all of the roofline were reached."""
     measured: bool
     """Whether a published point of this hardware is among those behind the error bar."""
+    profile: str | None = None
+    """The measured profile that the rates are from, instead of formulas."""
     prices: list[Price]
     start_up: list[StartUp]

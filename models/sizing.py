@@ -1,7 +1,8 @@
 """The sizing planner: from a model's config.json to fit, parallel sizes, rates, price and start.
 
-It measures nothing: rates are the roofline's (`models.roofline`) times what published points say
-is reached of it (`models.calibration`), with the error that this had on other points.
+Rates are those of a measured profile where there is one; else the roofline's (`models.roofline`)
+times what published points say is reached of it (`models.calibration`), with the error that this
+had on other points.
 """
 
 from collections.abc import Iterable
@@ -11,8 +12,10 @@ from models.architecture import Architecture
 from models.calibration import BATCHED_TOKENS, POINTS, SLOTS, calibrated, error_factor
 from models.errors import BadRequestError
 from models.hardware import GIB, HARDWARE, PRICE_SHARE, STORAGE, Hardware
-from models.plan import DoesNotFitError, Memory, Plan, Price, Rate, StartUp
+from models.plan import DoesNotFitError, Memory, Plan, Price, Rate, Rates, StartUp
 from models.precision import Precision
+from models.profile_measured import Measured
+from models.profile_rates import measured_rates
 from models.roofline import Deployment
 
 UNMEASURED_FACTOR = 3.0
@@ -50,6 +53,8 @@ class Ask:
     pipeline_parallel: int | None = None
     gpu_hour_usd: float | None = None
     """On-demand price of a device; by default the hardware table's."""
+    profile: Measured | None = None
+    """What was measured of this model on this hardware; read before the formulas."""
 
     @property
     def slots(self) -> int:
@@ -79,6 +84,9 @@ def plan(ask: Ask) -> Plan:
     room = _room(ask, deployment)
     batch = min(ask.concurrency, room)
     rates = _rates(deployment, batch, prompt, answer)
+    profile = ask.profile
+    if profile is not None:
+        rates = measured_rates(profile, rates, deployment, batch, prompt, answer)
     model = deployment.model
     return Plan(
         model=ask.model,
@@ -112,6 +120,7 @@ def plan(ask: Ask) -> Plan:
         throughput=rates.throughput,
         roofline_tokens_s=rates.roofline,
         measured=any(point.deployment.hardware is ask.hardware for point in POINTS),
+        profile=rates.profile,
         prices=_prices(ask, deployment, rates.throughput),
         start_up=_start_up(deployment),
     )
@@ -235,25 +244,17 @@ def _unfit(ask: Ask) -> DoesNotFitError:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Rates:
-    decode: Rate | None
-    prefill: Rate
-    throughput: Rate | None
-    roofline: float | None
-
-
-def _rates(deployment: Deployment, batch: int, prompt: int, answer: int) -> _Rates:
+def _rates(deployment: Deployment, batch: int, prompt: int, answer: int) -> Rates:
     reached, hardware = calibrated(), deployment.hardware
     prefill_s = deployment.prefill_s(prompt)
     prefill = _rate(prompt / prefill_s * reached.prefill, hardware)
     if not deployment.model.generates:
-        return _Rates(None, prefill, None, None)
+        return Rates(decode=None, prefill=prefill, throughput=None, roofline=None)
     step_s = deployment.decode_step_s(batch, prompt + answer / 2)
     ideal_s = prefill_s + answer * step_s / batch
     real_step_s = step_s / reached.decode + deployment.step_overhead_s
     took_s = prefill_s / reached.prefill + answer * real_step_s / batch
-    return _Rates(
+    return Rates(
         decode=_rate(1 / real_step_s, hardware),
         prefill=prefill,
         throughput=_rate(answer / took_s, hardware),

@@ -115,6 +115,9 @@ class ControllerSettings(Settings):
     """Refuse https:// archives without weights.sha256."""
     manifests_dir: Path | None = None
     """Folder of manifests that are deployed by themselves; one taken out stays deployed."""
+    profiles_dir: Path | None = None
+    """Folder of the profiles that `penstock tune` measured: what an engine can do, before it has
+    run here; none: formulas alone."""
     capacity: dict[str, Capacity] = Field(default_factory=dict)
     """How the machines of pools are rented, as JSON: on-demand, reserved or spot; on-demand where
     it is not said."""
@@ -237,6 +240,9 @@ class ClientSettings(Settings):
     """The tenant's key."""
     admin_key: SecretStr | None = None
     """The operator's key."""
+    profiles_dir: Path | None = None
+    """Folder of the profiles that `penstock tune` measured; by default `profiles` in the data
+    directory. Plans and simulations read them before formulas."""
 
 
 class UpSettings(Settings):

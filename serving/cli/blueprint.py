@@ -101,6 +101,8 @@ class Blueprint:
                 "PENSTOCK_RAY_DASHBOARD_URL": f"http://127.0.0.1:{self.ports['dashboard']}",
                 "PENSTOCK_RAY_TOKEN_PATH": str(self.layout.ray_token_file),
                 "PENSTOCK_POOLS": json.dumps({self.pool: self.hosts}),
+                "PENSTOCK_PROFILES_DIR": self.environment.get("PENSTOCK_PROFILES_DIR")
+                or str(self.layout.profiles_dir),
             },
             folder=self.layout.data_dir,
             log_path=self.layout.log("controller"),

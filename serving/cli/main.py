@@ -48,6 +48,7 @@ from serving.cli import (
     simulate,
     status,
     trace,
+    tune,
     up,
     usage,
     version,
@@ -97,6 +98,7 @@ app.command("chat")(chat.chat)
 passing_on = {"ignore_unknown_options": True, "help_option_names": []}
 app.command("bench", context_settings=passing_on)(bench.bench)
 app.command("simulate", context_settings=passing_on)(simulate.simulate)
+app.command("tune")(tune.tune)
 app.add_typer(org.app, name="org")
 app.add_typer(project.app, name="project")
 app.add_typer(key.app, name="key")

@@ -13,12 +13,16 @@ from models.config_fields import load_config
 from models.config_json import read_architecture, weights_of
 from models.errors import BadRequestError
 from models.hardware import Hardware, hardware_named
+from models.manifest import Manifest
 from models.plan import Plan, Price, Rate
 from models.precision import Precision
+from models.profile_measured import Measured
+from models.profile_search import Here, find_measured
 from models.sizing import Ask
 from models.sources import Access, inspect
 from serving.cli import output
 from serving.cli.output import Format, OutputOption
+from serving.cli.platform import profiles_dir
 
 USUAL_CONTEXT = 8192
 
@@ -60,6 +64,7 @@ def plan(
         raise BadRequestError(f"keys and values are not kept in {cache}", param="cache")
     device = hardware_named(hardware)
     found = find_model(model, device)
+    measured = _measured(found, device)
     answer = sizing.plan(
         Ask(
             model=found.name,
@@ -74,12 +79,23 @@ def plan(
             tensor_parallel=tensor_parallel,
             pipeline_parallel=pipeline_parallel,
             gpu_hour_usd=gpu_hour_usd,
+            profile=measured,
         )
     )
     if how is Format.JSON:
         output.print_json(answer.model_dump(mode="json"))
     else:
         _print(answer)
+
+
+def _measured(found: "Found", hardware: Hardware) -> Measured | None:
+    """What `penstock tune` measured of the model; warns of what it leaves aside."""
+    if found.manifest is None or found.manifest.resources.accelerator != hardware.name:
+        return None
+    search = find_measured(profiles_dir(), found.manifest, Here.of_this_machine())
+    for warning in search.warnings:
+        output.stderr().print(f"warning: {warning}")
+    return search.profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +106,8 @@ class Found:
     architecture: Architecture
     weights: Precision
     cache: Precision
+    manifest: Manifest | None = None
+    """As the catalog has it for the hardware."""
 
 
 def find_model(model: str, hardware: Hardware) -> Found:
@@ -116,7 +134,9 @@ def find_model(model: str, hardware: Hardware) -> Found:
     variant = _variant(entry, hardware)
     if variant is None:
         return Found(entry.name, entry.architecture, weights_of(entry.config), Precision.BF16)
-    return Found(entry.name, entry.architecture, variant.weights, variant.cache)
+    return Found(
+        entry.name, entry.architecture, variant.weights, variant.cache, entry.manifest(variant)
+    )
 
 
 def _variant(entry: Entry, hardware: Hardware) -> Variant | None:
@@ -161,7 +181,9 @@ def _print(plan: Plan) -> None:
         for start in plan.start_up
     ]
     output.print_items([], ("what", "plan"), rows, Format.TABLE)
-    if not plan.measured:
+    if plan.profile is not None:
+        output.stderr().print(f"rates by the measured profile of {plan.profile}")
+    elif not plan.measured:
         output.stderr().print(
             f"no published point of {plan.hardware} is behind the error bars: take them with care"
         )

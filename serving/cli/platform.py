@@ -20,6 +20,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models.errors import ConflictError, UnavailableError
+from serving.settings import ClientSettings, UpSettings
 
 MARK_VARIABLE = "_PENSTOCK_MARK"
 """Environment variable that every process of a platform bears; no setting, hence its name."""
@@ -110,6 +111,11 @@ class Layout:
     @property
     def logs_dir(self) -> Path:
         return self.data_dir / "logs"
+
+    @property
+    def profiles_dir(self) -> Path:
+        """Folder of the profiles that `penstock tune` measured."""
+        return self.data_dir / "profiles"
 
     @property
     def cache_dir(self) -> Path:
@@ -218,6 +224,12 @@ def read_state(layout: Layout) -> PlatformState | None:
 def write_state(layout: Layout, state: PlatformState) -> None:
     """Writes the state file."""
     write_private(layout.state_file, state.model_dump_json(indent=2) + "\n")
+
+
+def profiles_dir() -> Path:
+    """The folder of measured profiles that commands of this shell read and write."""
+    chosen = ClientSettings.load().profiles_dir
+    return chosen or Layout.of(UpSettings.load().data_dir).profiles_dir
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from serving.cli.handover import hand_over
+from serving.cli.platform import profiles_dir
 
 
 def simulate(
@@ -15,4 +16,7 @@ def simulate(
     """Replay a trace against autoscalers, ours with its live code, before you trust it.
     `penstock simulate --help` lists the flags.
     """
-    hand_over("autoscaler", arguments or ())
+    given = list(arguments or ())
+    if not {"--help", "--profiles-dir"} & {one.partition("=")[0] for one in given}:
+        given += ["--profiles-dir", str(profiles_dir())]
+    hand_over("autoscaler", given)

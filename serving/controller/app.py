@@ -175,7 +175,9 @@ async def running(
         stack.push_async_callback(_flush, events)
         telemetry = Telemetry()
         loop = ControlLoop(settings, registry, events, telemetry, now, may_act, grace_s)
-        scaling = ScalingLog(store, registry, loop.targets, loop.recorded)
+        scaling = ScalingLog(
+            store, registry, loop.targets, loop.recorded, profiles=settings.profiles_dir
+        )
         await scaling.restore()
         controller = Controller(
             settings, store, registry, identities, events, telemetry, loop, scaling

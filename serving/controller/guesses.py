@@ -1,4 +1,5 @@
-"""What an engine can do before it ever ran: the sizing planner's figures, at their pessimistic end.
+"""What an engine can do before it ever ran: as `penstock tune` measured it on such a machine, else
+the sizing planner's figures, at their pessimistic end.
 
 Reads the model's config.json where it is on this machine, else the catalog's copy of it; fetches
 nothing. Too low a guess starts an engine too many for some seconds, too high a one makes tenants
@@ -18,14 +19,19 @@ from models.errors import PenstockError
 from models.hardware import hardware_named
 from models.manifest import Manifest
 from models.precision import Precision
+from models.profile_measured import Measured
+from models.profile_search import Here, find_measured
 from models.roofline import Deployment
 from models.sizing import CPU_START_S, GPU_START_S, UNMEASURED_FACTOR
 from models.sources import BUILTINS
+from serving.logs import get_logger
 
 PROMPT, CONTEXT = 512, 1024
 """Tokens of the request that is thought of: a short chat."""
 CPU_CHUNK, GPU_CHUNK = 2048, 8192
 """Prompt tokens of one step, vLLM's defaults."""
+
+log = get_logger(__name__)
 
 
 def guess_start_s(manifest: Manifest) -> float:
@@ -33,8 +39,47 @@ def guess_start_s(manifest: Manifest) -> float:
     return CPU_START_S if manifest.resources.accelerator == "cpu" else GPU_START_S
 
 
-def guess_capacity(manifest: Manifest) -> Capacity | None:
-    """One engine by the planner; None where it cannot tell. Reads files: not for the event loop."""
+def guess_capacity(
+    manifest: Manifest, profiles: Path | None = None, here: Here | None = None
+) -> Capacity | None:
+    """One engine by a measured profile, else by the planner; None where neither can tell.
+
+    Reads files: not for the event loop.
+
+    Args:
+        manifest: The model, its own profile filled in.
+        profiles: Folder of measured profiles.
+        here: What they must have been measured with; by default what this machine has.
+    """
+    found = find_measured(profiles, manifest, here or Here.of_this_machine())
+    for warning in found.warnings:
+        log.warning("profile_left_aside", model=manifest.name, reason=warning)
+    if found.profile is not None:
+        return measured_capacity(found.profile, manifest)
+    return _by_formula(manifest)
+
+
+def measured_capacity(profile: Measured, manifest: Manifest) -> Capacity:
+    """One engine as it was measured, with the manifest's slots."""
+    step_s, step_per_seq_s = profile.line
+    return Capacity(
+        slots=manifest.engine.max_num_seqs,
+        prefill_tps=profile.prefill_tokens_s,
+        step_s=step_s,
+        step_per_seq_s=step_per_seq_s,
+        chunk_tokens=_chunk(manifest),
+    )
+
+
+def _chunk(manifest: Manifest) -> int:
+    """Prompt tokens of one step."""
+    chunk = manifest.engine.args.get("max_num_batched_tokens")
+    if isinstance(chunk, int) and chunk > 0:
+        return chunk
+    return CPU_CHUNK if manifest.resources.accelerator == "cpu" else GPU_CHUNK
+
+
+def _by_formula(manifest: Manifest) -> Capacity | None:
     try:
         config = _config_of(manifest)
         if config is None:
@@ -57,17 +102,12 @@ def guess_capacity(manifest: Manifest) -> Capacity | None:
         return engine.decode_step_s(batch, CONTEXT) / reached.decode + engine.step_overhead_s
 
     slope = (step_s(slots) - step_s(1)) / max(1, slots - 1)
-    chunk = manifest.engine.args.get("max_num_batched_tokens")
     return Capacity(
         slots=slots,
         prefill_tps=PROMPT / engine.prefill_s(PROMPT) * reached.prefill / factor,
         step_s=max(0.0, step_s(1) - slope) * factor,
         step_per_seq_s=slope * factor,
-        chunk_tokens=chunk
-        if isinstance(chunk, int) and chunk > 0
-        else CPU_CHUNK
-        if hardware.is_cpu
-        else GPU_CHUNK,
+        chunk_tokens=_chunk(manifest),
     )
 
 

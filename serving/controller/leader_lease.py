@@ -47,7 +47,7 @@ class LeaseRow:
         )
         return cls(engine, url)
 
-    async def aclose(self) -> None:
+    async def close(self) -> None:
         """Closes the connection."""
         await self._engine.dispose()
 

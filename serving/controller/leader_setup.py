@@ -67,7 +67,9 @@ async def reading(settings: ControllerSettings) -> AsyncIterator[Controller]:
         events = EventLog(store)
         telemetry = Telemetry()
         loop = ControlLoop(settings, registry, events, telemetry)
-        scaling = ScalingLog(store, registry, loop.targets, loop.recorded)
+        scaling = ScalingLog(
+            store, registry, loop.targets, loop.recorded, profiles=settings.profiles_dir
+        )
         following = asyncio.create_task(identities.run(stop))
         yield Controller(
             settings, store, registry, identities, events, telemetry, loop, scaling, standby=True

@@ -7,6 +7,7 @@ engine.
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from autoscaler.snapshot import Memory
 from models.profile import with_profile
@@ -31,7 +32,11 @@ log = get_logger(__name__)
 
 
 class ScalingLog:
-    """Keeps the store's copy of the autoscaler's state up to date."""
+    """Keeps the store's copy of the autoscaler's state up to date.
+
+    Args:
+        profiles: Folder of measured profiles, which a guess reads before formulas.
+    """
 
     def __init__(
         self,
@@ -40,7 +45,9 @@ class ScalingLog:
         targets: Targets,
         recorded: Recorded,
         clock: Callable[[], Moment] = now,
+        profiles: Path | None = None,
     ) -> None:
+        self._profiles = profiles
         self._store = store
         self._registry = registry
         self._targets = targets
@@ -70,7 +77,7 @@ class ScalingLog:
         if self._targets.capacities.has_guess(Kind.of(model)):
             return
         manifest = await asyncio.to_thread(with_profile, model.manifest)
-        guessed = await asyncio.to_thread(guess_capacity, manifest)
+        guessed = await asyncio.to_thread(guess_capacity, manifest, self._profiles)
         slots = manifest.engine.max_num_seqs
         self._targets.capacities.guess(Kind.of(model), slots, guessed)
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from autoscaler.fleet import EngineError, EngineModel, SimulatedFleet, parse_engine
+from autoscaler.fleet import EngineError, EngineModel, SimulatedFleet, engine_of, parse_engine
 from autoscaler.rivals import Static
 from autoscaler.simulate import (
     Outcome,
@@ -19,6 +19,7 @@ from autoscaler.simulate import (
     work_bound_hours,
 )
 from autoscaler.traces import Trace, make_trace
+from tests.models.test_profile_measured import measured
 
 ENGINE = EngineModel(slots=4, prefill_tps=1000.0, step_ms=10.0, step_ms_per_seq=1.0)
 
@@ -222,3 +223,10 @@ def test_load_that_ripples_around_a_whole_engine_does_not_turn_the_target() -> N
     steps = [b - a for a, b in pairwise(engines) if a != b]
     assert sum((a > 0) != (b > 0) for a, b in pairwise(steps)) <= 1
     assert outcome.attainment > 0.99
+
+
+def test_engine_is_what_a_profile_says_and_flags_change_it() -> None:
+    engine = engine_of(measured())
+    assert (engine.slots, engine.prefill_tps) == (64, 20000.0)
+    assert (engine.step_ms, engine.step_ms_per_seq) == pytest.approx((4.8, 0.2))
+    assert parse_engine("slots=7", engine) == replace(engine, slots=7)

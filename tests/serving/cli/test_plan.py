@@ -7,6 +7,9 @@ import pytest
 
 from models.catalog import entry_named, names
 from models.manifest import Manifest
+from models.profile_measured import write_measured
+from models.profile_search import Here
+from tests.models.test_profile_measured import measured
 from tests.serving.cli.conftest import Run
 from tests.serving.cli.fake_platform import FakePlatform
 
@@ -166,3 +169,20 @@ def test_deploy_of_a_source_takes_no_profile(run: Run) -> None:
     outcome = run("deploy", "hf://some/body", "--profile", "latency")
     assert outcome.code == 2
     assert "`profile`" in outcome.err
+
+
+def test_plan_reads_a_measured_profile_before_its_formulas(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENSTOCK_PROFILES_DIR", str(tmp_path))
+    here = Here.of_this_machine()
+    wish = ("plan", "guide", "--hardware", "cpu", "-o", "json")
+    formulas = json.loads(run(*wish).out)
+    write_measured(tmp_path, measured(vllm=here.vllm, hardware="64 x Other"))
+    other = run(*wish)
+    assert json.loads(other.out) == formulas
+    assert "is left aside" in other.err
+    write_measured(tmp_path, measured(vllm=here.vllm, hardware=here.cpu))
+    found = json.loads(run(*wish).out)
+    assert found["prefill"]["expected"] == 20000.0 != formulas["prefill"]["expected"]
+    assert "rates by the measured profile of guide" in run(*wish[:-2]).err

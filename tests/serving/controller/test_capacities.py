@@ -1,16 +1,20 @@
 """What is learned of engines from their reports, for each kind of them, beside the guess."""
 
+from pathlib import Path
+
 import pytest
 
 from autoscaler.capacity import Capacity
 from autoscaler.learning import Steps
 from models.manifest import parse_manifest
+from models.profile_measured import write_measured
 from serving.controller.capacities import Capacities, Kind
 from serving.controller.guesses import guess_capacity
 from serving.controller.observed import Engine
 from serving.controller.registry import DeployedModel
 from serving.controller.store import StoredModel, StoredRevision
 from serving.protocol import EngineLoadReport, EnginePhase, EngineReport
+from tests.models.test_profile_measured import HERE, measured
 from tests.serving.controller.world import manifest
 
 GUESS = Capacity(slots=8, prefill_tps=1000.0, step_s=0.05, step_per_seq_s=0.001)
@@ -114,3 +118,22 @@ def test_guess_is_the_planners_for_what_it_knows() -> None:
     assert 0.001 < h200.floor_tpot_s() < 0.05
     assert guess_capacity(parse_manifest({**big, "source": "hf://some/body"})) is None
     assert guess_capacity(parse_manifest({**big, "source": "file:///nowhere"})) is None
+
+
+def test_guess_is_what_was_measured_on_this_hardware(tmp_path: Path) -> None:
+    profile = measured()
+    write_measured(tmp_path, profile)
+    found = guess_capacity(manifest(engine={"max_num_seqs": 16}), tmp_path, HERE)
+    assert found is not None
+    assert found.slots == 16
+    assert found.prefill_tps == profile.prefill_tokens_s
+    assert (found.step_s, found.step_per_seq_s) == pytest.approx(profile.line)
+    chunk = {"args": {"max_num_batched_tokens": 512}}
+    smaller = guess_capacity(manifest(engine=chunk), tmp_path, HERE)
+    assert smaller is not None
+    assert smaller.chunk_tokens == 512
+
+
+def test_guess_leaves_a_profile_of_another_version_aside(tmp_path: Path) -> None:
+    write_measured(tmp_path, measured(vllm="0.1.0"))
+    assert guess_capacity(manifest(), tmp_path, HERE) == guess_capacity(manifest())

@@ -1,0 +1,129 @@
+"""The machine that `penstock tune` measures on: its accelerators, and a launcher of its own."""
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.errors import UnavailableError
+from models.hardware import GIB, HARDWARE
+from models.profile_search import cpu_name
+from serving.cli import probes
+from serving.cli.parts import Part, PartSpec
+from serving.engine.nvml import NvmlError, Reading, open_nvml
+
+TAKEN_GIB = 1.0
+"""A device of which more is taken is in use by somebody."""
+LAUNCHER_TIMEOUT_S = 300.0
+"""vLLM's imports take 7 s; on a machine whose disk is cold a minute and more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What engines of a tuning run get."""
+
+    accelerator: str
+    hardware: str
+    """Its own name: of the processors, or of the devices."""
+    gpus: tuple[str, ...] = ()
+
+
+def read_gpus() -> list[Reading]:
+    """The machine's NVIDIA devices; none where no driver answers."""
+    driver = open_nvml()
+    if driver is None:
+        return []
+    try:
+        return [driver.read(str(number)) for number in range(driver.count())]
+    except NvmlError:
+        return []
+    finally:
+        driver.close()
+
+
+def accelerator_of(gpus: Sequence[Reading]) -> str:
+    """The kind of accelerator that a machine has, by its devices' names; `cpu` without any."""
+    if not gpus:
+        return "cpu"
+    # Longest first: "GB200" contains "B200".
+    for known in sorted(HARDWARE, key=lambda one: -len(one.name)):
+        if known.name in gpus[0].name.lower():
+            return known.name
+    return "cpu"
+
+
+def machine_for(accelerator: str, count: int, gpus: Sequence[Reading]) -> Machine:
+    """Devices of a kind that nobody uses.
+
+    Raises:
+        UnavailableError: If there are none, or too few; says what there is.
+    """
+    if accelerator == "cpu":
+        return Machine("cpu", cpu_name())
+    if not gpus:
+        raise UnavailableError(
+            f"this machine has no {accelerator}: no NVIDIA driver answers",
+            hint="`nvidia-smi` says what is wrong; --accelerator cpu tunes on the processors",
+        )
+    alike = [gpu for gpu in gpus if accelerator_of([gpu]) == accelerator]
+    if len(alike) < count:
+        names = ", ".join(sorted({gpu.name for gpu in gpus}))
+        raise UnavailableError(
+            f"{count} x {accelerator} are needed; this machine has {len(gpus)} x {names}"
+        )
+    free = [gpu for gpu in alike if gpu.memory_used_bytes <= TAKEN_GIB * GIB]
+    if len(free) < count:
+        taken = next(gpu for gpu in alike if gpu not in free)
+        raise UnavailableError(
+            f"{len(free)} of {len(alike)} x {accelerator} are free, and {count} are needed: on GPU "
+            f"{taken.gpu} {taken.memory_used_bytes / GIB:.1f} GiB are taken",
+            hint="`nvidia-smi` lists who uses them; figures beside another load would be worthless",
+        )
+    chosen = free[:count]
+    return Machine(accelerator, chosen[0].name, tuple(gpu.gpu for gpu in chosen))
+
+
+@contextmanager
+def launcher(folder: Path) -> Iterator[Path]:
+    """A launcher of this run's own; gives its socket, and ends it, and its engines with it.
+
+    It also ends when this process does, however that comes.
+
+    Raises:
+        UnavailableError: If it does not start; its log says why.
+    """
+    runtime = Path(tempfile.mkdtemp(prefix="penstock-tune-"))
+    socket, log = runtime / "launcher.sock", folder / "launcher.log"
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
+    part = Part(
+        PartSpec(
+            name="launcher",
+            command=(sys.executable, "-m", "serving.engine.launcher"),
+            environment=kept | {"PENSTOCK_LAUNCHER_SOCKET": str(socket), "OMP_NUM_THREADS": "1"},
+            folder=runtime,
+            log_path=log,
+            is_ready=lambda: probes.accepts(socket),
+        )
+    )
+    part.start(time.monotonic())
+    try:
+        deadline_s = time.monotonic() + LAUNCHER_TIMEOUT_S
+        while not part.spec.is_ready():
+            ended = part.process is None or part.process.poll() is not None
+            if ended or time.monotonic() > deadline_s:
+                last = part.said()[-1:]
+                raise UnavailableError(
+                    f"the launcher does not start: {last[0] if last else 'it says nothing'}",
+                    hint=f"see {log}",
+                )
+            time.sleep(0.1)
+        yield socket
+    finally:
+        part.stop()
+        part.wait()
+        shutil.rmtree(runtime, ignore_errors=True)
