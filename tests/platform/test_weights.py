@@ -1,13 +1,14 @@
 """Models of an object store and a hub, served end to end: fetched at the deploy, not at a wake."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from openai import OpenAI
+from openai import InternalServerError, OpenAI
 
 from models.sources import BUILTINS
 from tests.models.buckets import BUCKET, KEY_ID, SECRET, s3
@@ -120,3 +121,36 @@ def test_model_of_a_gated_repository_is_served(
     assert "weights are on" in described.stdout
     assert "hf_secret" not in described.stdout + described.stderr
     delete(platform, "from-hub")
+
+
+@pytest.fixture
+def full_disk(platform: Platform) -> Iterator[None]:
+    """The node's cache lies on a disk of 2 MiB, less than the guide's weights."""
+    folder = platform.data_dir / "cache"
+    folder.mkdir(exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a disk that is full")
+    yield
+    subprocess.run(["umount", "--lazy", str(folder)], capture_output=True, check=False)
+
+
+def test_full_disk_at_a_fetch_fails_that_model_alone_and_says_so(
+    platform: Platform, client: OpenAI, full_disk: None, tmp_path: Path
+) -> None:
+    with hub("acme/large", BUILTINS["guide"]) as (endpoint, _):
+        path = tmp_path / "large.yaml"
+        document = {"name": "large", "source": "hf://acme/large@main", "engine": ENGINE}
+        path.write_text(yaml.safe_dump(document | {"weights": {"endpoint": endpoint}}))
+        done = platform.penstock("deploy", "-f", str(path))
+        assert done.returncode != 0
+        assert "disk of the node cache is full" in done.stderr and "hint:" in done.stderr
+        with pytest.raises(InternalServerError, match="large has failed"):
+            answer(client, "large")
+        assert "disk of the node cache is full" in platform.penstock("describe", "large").stdout
+        assert answer(client, "guide")
+        subprocess.run(["umount", "--lazy", str(platform.data_dir / "cache")], check=True)  # room
+        again = platform.penstock("deploy", "-f", str(path))
+        assert again.returncode == 0, again.stderr
+        assert answer(client, "large") == answer(client, "guide")
+    delete(platform, "large")
