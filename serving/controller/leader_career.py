@@ -11,6 +11,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+from serving.controller.changes import stopped_within
 from serving.controller.context import Controller
 from serving.controller.database import DatabaseError
 from serving.controller.leader import POLL_S, Take, Tenure, Wait, decide
@@ -68,55 +69,63 @@ class Career:
         self._lead = lead
         self._show = show
         self._term: Term | None = None
+        self._stop = asyncio.Event()
 
     def leads(self) -> bool:
         """Whether this controller may act at this moment."""
         return self._term is not None and self._term.leads()
 
-    async def close(self) -> None:
-        """Closes the connection to the database."""
-        await self._row.close()
+    def stop(self) -> None:
+        """Has `run` end in good order; cancelled amid a query it would leave a thread behind."""
+        self._stop.set()
+        if self._term is not None:
+            self._term.over.set()
 
     async def run(self) -> None:
-        """Stands by and leads in turns until it is cancelled; awaits a database that is away."""
-        async with self._stand_by() as standby:
+        """Stands by and leads in turns until it is stopped; awaits a database that is away."""
+        async with contextlib.aclosing(self._row), self._stand_by() as standby:
             standby.store.guard(nobody)
-            while True:
+            while not self._stop.is_set():
                 self._serve(standby)
                 self.standing.set()
                 try:
-                    await self._lead_for(Term(await self._wait_for_lease()))
+                    if (tenure := await self._wait_for_lease()) is not None:
+                        await self._lead_for(Term(tenure))
                 except DatabaseError as exc:
                     log.warning("database_awaited", error=str(exc))
-                    await asyncio.sleep(POLL_S)
+                    await stopped_within(self._stop, POLL_S)
 
     def _serve(self, controller: Controller) -> None:
         self.serving = controller
         self._show(controller)
 
-    async def _wait_for_lease(self) -> Tenure:
-        while True:
+    async def _wait_for_lease(self) -> Tenure | None:
+        """The lease, once it is this controller's; None where it was stopped before."""
+        while not self._stop.is_set():
             lease, now = await self._row.look()
             self.leader_url = lease.url if lease.runs(now) else None
             match decide(lease, now):
                 case Wait(seconds):
-                    await asyncio.sleep(max(SHORTEST_S, seconds))
+                    await stopped_within(self._stop, max(SHORTEST_S, seconds))
                 case Take(seen):
                     asked_s = ever_s()
                     token = await self._row.take(seen, self.name, self._url, self._lease_s)
                     if token is not None:
                         return Tenure(token, self._lease_s, asked_s)
+        return None
 
     async def _lead_for(self, term: Term) -> None:
         """Leads until the term is over, and gives back what is left of the lease."""
         log.info("leads", token=term.tenure.token, holder=self.name)
-        renewal = asyncio.create_task(self._renew(term))
+        ended = asyncio.Event()
+        renewal = asyncio.create_task(self._renew(term, ended))
         end: asyncio.TimerHandle | None = None
         try:
             async with self._lead(term) as controller:
                 self._serve(controller)
                 self._term, self.leader_url = term, self._url
-                await term.over.wait()
+                if not self._stop.is_set():
+                    await term.over.wait()
                 self._term = None
                 log.warning("leads_no_longer", token=term.tenure.token, holder=self.name)
                 end = asyncio.get_running_loop().call_later(STEP_DOWN_S, _end_process)
@@ -124,12 +133,12 @@ class Career:
             self._term = None
             if end is not None:
                 end.cancel()
-            renewal.cancel()
-            await asyncio.gather(renewal, return_exceptions=True)
+            ended.set()
+            await renewal
             with contextlib.suppress(DatabaseError):
                 await self._row.give_back(term.tenure.token)
 
-    async def _renew(self, term: Term) -> None:
+    async def _renew(self, term: Term, ended: asyncio.Event) -> None:
         """Renews until the term is over: the lease is another's, or ran out for want of an answer.
 
         It is not mended then. Hosts and gateways were not heard meanwhile: whoever leads next, be
@@ -137,7 +146,8 @@ class Career:
         """
         wait_s = term.tenure.renew_every_s
         while term.leads():
-            await asyncio.sleep(wait_s)
+            if await stopped_within(ended, wait_s):
+                return
             asked_s = ever_s()
             try:
                 if not await self._row.renew(term.tenure.token, self._lease_s):
@@ -177,7 +187,6 @@ async def pursued(career: Career) -> AsyncIterator[None]:
             await task
         yield
     finally:
-        for one in (task, begun):
-            one.cancel()
+        begun.cancel()
+        career.stop()
         await asyncio.gather(task, begun, return_exceptions=True)
-        await career.close()

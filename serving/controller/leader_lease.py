@@ -47,7 +47,7 @@ class LeaseRow:
         )
         return cls(engine, url)
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Closes the connection."""
         await self._engine.dispose()
 

@@ -38,7 +38,7 @@ async def url(request: pytest.FixtureRequest, database_url: str) -> str:
 async def row(url: str) -> AsyncIterator[LeaseRow]:
     row = LeaseRow.at(url, 10.0)
     yield row
-    await row.close()
+    await row.aclose()
 
 
 async def expire(url: str) -> None:
@@ -95,7 +95,7 @@ async def test_of_many_that_ask_at_once_one_gets_the_lease(url: str, row: LeaseR
     answers = await asyncio.gather(*(r.take(0, str(i), "", LONG_S) for i, r in enumerate(rivals)))
     assert sorted(answers, key=bool) == [None, None, None, 1]
     for rival in rivals:
-        await rival.close()
+        await rival.aclose()
 
 
 async def test_writes_of_a_leader_pass_until_the_lease_is_anothers(url: str, row: LeaseRow) -> None:
@@ -154,5 +154,5 @@ async def test_transaction_of_a_leader_that_stands_still_is_ended_after_a_lease(
             assert await row.take(1, "b", "http://b", LONG_S) == 2
             await db.execute(LEADERSHIP.update().values(url="http://late"))
     assert (await row.look())[0].url == "http://b"
-    await row.close()
+    await row.aclose()
     await store.close()

@@ -53,7 +53,7 @@ async def test_write_under_a_token_that_is_anothers_is_refused_and_ends_the_term
     row = LeaseRow.at(database_url, 5.0)
     await row.take(0, "a", "http://a", 0.0)
     await row.take(1, "b", "http://b", 60.0)
-    await row.close()
+    await row.aclose()
     term.guard(store)
     with pytest.raises(NotLeaderError):
         await store.add_events([StoredEvent(1.0, "deployed", None, None, "late")])
