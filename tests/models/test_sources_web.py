@@ -187,7 +187,19 @@ def _hostile_zip(name: str, mode: int = 0o644) -> bytes:
         b"neither of the two",
         tar_of(Path(__file__).parent / "remotes")[:100],
     ],
-    ids=lambda content: hashlib.md5(content, usedforsecurity=False).hexdigest()[:6],
+    ids=[
+        "tar up",
+        "tar absolute",
+        "tar in and up",
+        "tar symlink",
+        "tar link",
+        "tar device",
+        "zip up",
+        "zip absolute",
+        "zip symlink",
+        "neither",
+        "cut",
+    ],
 )
 def test_hostile_or_broken_archive_is_refused_and_leaves_nothing(
     tmp_path: Path, content: bytes
