@@ -1,11 +1,14 @@
 """Opens the registry's database and brings its schema up to date."""
 
 import asyncio
+import fcntl
+import os
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from pathlib import Path
 
 from sqlalchemy import Connection, event, inspect, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -89,8 +92,26 @@ async def migrate(engine: AsyncEngine, url: str, revision: str = "head") -> None
         DatabaseError: If the database cannot be opened or was written by a newer version.
     """
     with translated(url):
-        async with asyncio.timeout(30), engine.begin() as connection:
+        async with asyncio.timeout(30), _alone(engine), engine.begin() as connection:
             await connection.run_sync(_migrate, revision)
+
+
+@asynccontextmanager
+async def _alone(engine: AsyncEngine) -> AsyncIterator[None]:
+    """Keeps controllers that migrate the same SQLite file apart, by a lock on its folder."""
+    path = engine.url.database
+    if engine.dialect.name != "sqlite" or not path or path == ":memory:":
+        yield
+        return
+    folder = os.open(Path(path).parent, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            await asyncio.to_thread(fcntl.flock, folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 @contextmanager

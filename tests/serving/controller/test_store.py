@@ -31,6 +31,12 @@ async def tables(url: str) -> dict[str, set[str]]:
     return found
 
 
+async def test_controllers_that_start_at_once_migrate_a_file_once(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'new.db'}"
+    stores = await asyncio.gather(*(Store.open(url) for _ in range(3)))
+    await asyncio.gather(*(store.close() for store in stores))
+
+
 async def test_migrations_make_the_declared_tables_and_take_them_away(tmp_path: Path) -> None:
     database_url = f"sqlite+aiosqlite:///{tmp_path / 'new.db'}"
     engine = await open_database(database_url)
