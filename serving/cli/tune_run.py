@@ -17,7 +17,7 @@ from rich.console import Console
 
 from models import sources
 from models.catalog import entry_named
-from models.errors import ConflictError
+from models.errors import BadRequestError, ConflictError
 from models.manifest import Goal, Manifest, load_manifest, parse_manifest
 from models.profile import SLOTS, with_profile
 from models.profile_measured import Measured, write_measured
@@ -131,14 +131,21 @@ def manifest_of(model: str, accelerator: str) -> Manifest:
     """What is tuned: with its profile filled in, so that trials change single arguments of it.
 
     Raises:
-        PenstockError: If there is no such model, or no variant of it for the accelerator.
+        PenstockError: If there is no such model, or no variant of it for the accelerator, or it
+            generates nothing.
     """
     if Path(model).suffix in (".yaml", ".yml"):
-        return with_profile(load_manifest(Path(model)))
-    if "://" in model:
-        return parse_manifest({"name": name_of(model), "source": model})
-    entry = entry_named(model)
-    return entry.manifest(entry.for_accelerator(accelerator))
+        found = with_profile(load_manifest(Path(model)))
+    elif "://" in model:
+        found = parse_manifest({"name": name_of(model), "source": model})
+    else:
+        entry = entry_named(model)
+        found = entry.manifest(entry.for_accelerator(accelerator))
+    if found.endpoints:
+        raise BadRequestError(f"{found.name} is served elsewhere: there is no engine to tune")
+    if found.engine.args.get("runner") == "pooling":
+        raise BadRequestError(f"{found.name} generates nothing: trials are chats", param="model")
+    return found
 
 
 def _digest(manifest: Manifest, wish: Wish, on: Machine, load: Load) -> str:

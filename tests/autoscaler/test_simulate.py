@@ -3,10 +3,12 @@
 import math
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from autoscaler.__main__ import measured_profile
 from autoscaler.fleet import EngineError, EngineModel, SimulatedFleet, engine_of, parse_engine
 from autoscaler.rivals import Static
 from autoscaler.simulate import (
@@ -19,7 +21,10 @@ from autoscaler.simulate import (
     work_bound_hours,
 )
 from autoscaler.traces import Trace, make_trace
-from tests.models.test_profile_measured import measured
+from models.errors import BadRequestError
+from models.profile_measured import write_measured
+from models.profile_search import Here
+from tests.models.test_profile_measured import HERE, measured
 
 ENGINE = EngineModel(slots=4, prefill_tps=1000.0, step_ms=10.0, step_ms_per_seq=1.0)
 
@@ -230,3 +235,16 @@ def test_engine_is_what_a_profile_says_and_flags_change_it() -> None:
     assert (engine.slots, engine.prefill_tps) == (64, 20000.0)
     assert (engine.step_ms, engine.step_ms_per_seq) == pytest.approx((4.8, 0.2))
     assert parse_engine("slots=7", engine) == replace(engine, slots=7)
+
+
+def test_profile_of_a_name_must_be_of_here_and_a_file_may_be_of_anywhere(tmp_path: Path) -> None:
+    write_measured(tmp_path, measured())
+    assert measured_profile("guide", tmp_path, HERE).profile == measured()
+    elsewhere = Here("0.1.0", HERE.cpu)
+    aside = measured_profile("guide", tmp_path, elsewhere)
+    assert (aside.profile, "vLLM 0.32.0" in aside.warnings[0]) == (None, True)
+    file = str(tmp_path / "guide-cpu-throughput.yaml")
+    chosen = measured_profile(file, tmp_path, elsewhere)
+    assert (chosen.profile, len(chosen.warnings)) == (measured(), 1)
+    with pytest.raises(BadRequestError, match="no measured profile of other"):
+        measured_profile("other", tmp_path, HERE)

@@ -73,6 +73,12 @@ def test_model_is_a_catalog_name_a_file_or_a_source(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump({"name": "m", "source": "hf://a/b", "profile": "latency"}))
     assert manifest_of(str(path), "cpu").engine.max_num_seqs == 8
     assert manifest_of("hf://some/Body", "cpu").name == "body"
+    with pytest.raises(BadRequestError, match="generates nothing"):
+        manifest_of("bge-m3", "h200")
+    elsewhere = {"name": "m", "endpoints": [{"url": "https://example.com", "model": "x"}]}
+    path.write_text(yaml.safe_dump(elsewhere))
+    with pytest.raises(BadRequestError, match="no engine to tune"):
+        manifest_of(str(path), "cpu")
 
 
 def test_prompts_alone_fit_the_context() -> None:
