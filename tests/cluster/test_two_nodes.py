@@ -93,11 +93,10 @@ class Cluster:
         for name in ("worker-0", "worker-1", "controller", "gateway"):
             self.pods[name].start()
 
-    def stop(self) -> None:
-        """Stops everything; leaves nothing behind."""
-        for name in ("gateway", "controller", "worker-0", "worker-1", "head"):
-            if name in self.pods:
-                self.pods[name].stop()
+    def kill(self) -> None:
+        """Ends everything; leaves nothing behind."""
+        for pod in self.pods.values():
+            pod.kill()
         self.network.remove()
 
     def logs(self) -> str:
@@ -111,7 +110,7 @@ class Cluster:
         """A call of the admin API through the gateway."""
         return httpx.get(
             f"http://{self.network.names['demo-gateway']}:8000{path}",
-            headers={"Authorization": f"Bearer {ADMIN_KEY}"}, timeout=10, trust_env=False,
+            headers={"Authorization": f"Bearer {ADMIN_KEY}"}, timeout=30, trust_env=False,
         )  # fmt: skip
 
 
@@ -176,9 +175,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             with forwarded(made.network.gateway, database.port):
                 made.start()
                 yield made
-                made.stop()
+                made.kill()
         finally:
-            made.stop()
+            made.kill()
 
 
 def chat(cluster: Cluster) -> str:
@@ -206,7 +205,7 @@ def test_rendered_processes_serve_a_chat_over_two_nodes(cluster: Cluster) -> Non
         assert all(pool.map(lambda _: chat(cluster), range(32)))
     # The controller's federated metrics say that both engines had work.
     url = f"http://{cluster.network.names['demo-controller']}:8100/metrics"
-    text = httpx.get(url, timeout=10, trust_env=False).text
+    text = httpx.get(url, timeout=30, trust_env=False).text
     tokens = re.findall(
         r'^vllm:generation_tokens_total\{.*replica="([^"]+)".*\} (\S+)$', text, re.M
     )
@@ -216,7 +215,7 @@ def test_rendered_processes_serve_a_chat_over_two_nodes(cluster: Cluster) -> Non
 def test_engines_listen_at_their_pods_address_and_ask_for_a_token(cluster: Cluster) -> None:
     controller = f"http://{cluster.network.names['demo-controller']}:8100"
     token = {"Authorization": f"Bearer {cluster.given['penstock-internal']['token']}"}
-    told = httpx.get(f"{controller}/internal/v1/routes", headers=token, trust_env=False)
+    told = httpx.get(f"{controller}/internal/v1/routes", headers=token, timeout=30, trust_env=False)
     (route,) = told.json()["models"]
     urls = [httpx.URL(endpoint["url"]) for endpoint in route["endpoints"]]
     names = cluster.network.names
@@ -224,14 +223,15 @@ def test_engines_listen_at_their_pods_address_and_ask_for_a_token(cluster: Clust
     for url in urls:
         assert url.port is not None
         assert 32768 <= url.port <= 60999 and url.port != 52365  # as the network policies say
-        assert httpx.get(f"{url}/v1/models", trust_env=False).status_code == 401
+        assert httpx.get(f"{url}/v1/models", timeout=30, trust_env=False).status_code == 401
 
 
 def test_rays_ports_are_the_rendered_ones_and_ask_for_the_token(cluster: Cluster) -> None:
     head = cluster.network.names["demo-ray-head-svc"]
     url = f"http://{head}:8265/api/serve/applications/"
-    assert httpx.get(url, trust_env=False).status_code in (401, 403)
-    told = httpx.get(url, headers={"Authorization": f"Bearer {RAY_TOKEN}"}, trust_env=False)
+    assert httpx.get(url, timeout=30, trust_env=False).status_code in (401, 403)
+    headers = {"Authorization": f"Bearer {RAY_TOKEN}"}
+    told = httpx.get(url, headers=headers, timeout=30, trust_env=False)
     assert told.json()["applications"]["penstock-cpu"]["status"] == "RUNNING"
 
 
@@ -271,6 +271,6 @@ def test_a_node_that_is_asked_to_end_costs_no_request(cluster: Cluster) -> None:
             waiting = [pool.submit(stream, cluster) for _ in range(12)]
         ends += [future.result() for future in waiting]
     assert [end for end in ends if end != "whole"] == [], leaving.log.read_text()[-2000:]
-    assert len(ends) > 24
+    assert len(ends) >= 24
     assert '"whole": true' in leaving.log.read_text()
-    until(lambda: len(ready_engines(cluster)) == 1, 30, "one engine is left", cluster)
+    until(lambda: len(ready_engines(cluster)) == 1, 60, "one engine is left", cluster)

@@ -29,7 +29,7 @@ from serving.protocol import StartPhase
 from tests.processes import pid_is_alive, still_alive
 
 START_TIMEOUT_S = 180
-END_TIMEOUT_S = 30
+END_TIMEOUT_S = 60
 TOKEN = "token-of-the-test"
 
 
@@ -171,7 +171,7 @@ def spawned(
     """An engine of the model, not yet ready; its lease is broken at the end."""
     manifest = parse_manifest({"name": "tiny", "source": f"file://{model}", "engine": engine})
     request = SpawnRequest(
-        engine_id="e1",
+        engine_id=log_path.stem,
         args=vllm_arguments(manifest, model),
         environment=environment or {},
         token=TOKEN,

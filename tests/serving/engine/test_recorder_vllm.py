@@ -81,7 +81,7 @@ def test_recorder_counts_what_vllm_says_of_each_answer(engine: Engine, recorder_
 
     with ThreadPoolExecutor(len(cases)) as together:
         told = [*together.map(ask, range(len(cases)))]
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + 60
     found = slots(recorder_path)
     while any(slot.ended_at == 0 for slot in found.values()) and time.monotonic() < deadline_s:
         time.sleep(0.02)  # the end is written down after the answer's last byte
@@ -134,7 +134,7 @@ def test_attempt_that_a_tenant_left_has_what_was_made_until_then(
                 seen += 1
             if seen == 5:
                 break
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + 60
     while not (slot := slots(recorder_path)[name(100)]).ended_at:
         assert time.monotonic() < deadline_s
         time.sleep(0.01)
