@@ -103,7 +103,7 @@ class EngineSpec(Strict):
             "pipeline_parallel_size", "middleware", "root_path", "ssl_keyfile", "ssl_certfile",
             "config", "max_model_len", "dtype", "quantization", "max_num_seqs", "enforce_eager",
             "kv_cache_memory_bytes", "tool_call_parser", "reasoning_parser", "trust_remote_code",
-            "load_format",
+            "load_format", "nnodes", "node_rank", "master_addr", "master_port", "headless",
         }  # fmt: skip
         for name in self.args:
             plain = name.lstrip("-").replace("-", "_")
@@ -123,27 +123,39 @@ class ResourcesSpec(Strict):
     """Ranks over which each layer is split."""
     pipeline_parallel: int = Field(default=1, ge=1, le=64)
     """Stages over which the layers are split."""
+    hosts: int = Field(default=1, ge=1, le=64)
+    """Hosts of one engine, which share its accelerators and ranks evenly: a gang, of which the
+    first one serves. All of them are bound at once, or none."""
     memory_gib: float = Field(default=2.0, gt=0, le=8192)
     """Host memory of one engine in GiB: its start is refused where less is free."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        for name, of_all in (("ranks", self.ranks), ("gpus", self.gpus)):
+            if of_all % self.hosts:
+                raise ValueError(f"{of_all} {name} cannot be shared evenly by {self.hosts} hosts")
         if self.accelerator == "cpu":
             if self.gpus:
                 raise ValueError("gpus must be 0 where accelerator is cpu")
         elif self.gpus == 0:
             raise ValueError(f"gpus must be at least 1 where accelerator is {self.accelerator}")
-        elif self.tensor_parallel * self.pipeline_parallel > self.gpus:
-            ranks = self.tensor_parallel * self.pipeline_parallel
+        elif self.ranks > self.gpus:
             raise ValueError(
-                f"tensor_parallel x pipeline_parallel = {ranks} ranks, but gpus is {self.gpus}"
+                f"tensor_parallel x pipeline_parallel = {self.ranks} ranks, but gpus is {self.gpus}"
             )
         return self
 
     @property
+    def ranks(self) -> int:
+        """Processes that compute, of one engine on all its hosts."""
+        return self.tensor_parallel * self.pipeline_parallel
+
+    @property
     def pool(self) -> str:
         """Name of the pool whose hosts have this shape: `cpu`, `h200x1`, `h200x8`, ..."""
-        return "cpu" if self.accelerator == "cpu" else f"{self.accelerator}x{self.gpus}"
+        if self.accelerator == "cpu":
+            return "cpu"
+        return f"{self.accelerator}x{self.gpus // self.hosts}"
 
 
 class SloSpec(Strict):
@@ -253,6 +265,10 @@ class Manifest(Strict):
             raise ValueError(
                 f"scaling.idle: {self.scaling.idle} needs a GPU: vLLM's sleep mode frees nothing on"
                 " a CPU; use stop"
+            )
+        if self.scaling.idle != "stop" and self.resources.hosts > 1:
+            raise ValueError(
+                f"scaling.idle: {self.scaling.idle} is for engines of one host; use stop"
             )
         return self
 

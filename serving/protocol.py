@@ -267,6 +267,20 @@ SaidManifest = Annotated[Manifest, PlainSerializer(_said, when_used="json")]
 it does not know, and those of a newer controller are only sent where a model makes use of them."""
 
 
+class GangPlace(Message):
+    """Which part of an engine a host runs, where several hosts run it together."""
+
+    leader: str
+    """engine_id of the part of rank 0, which serves; of the others it is part of the name."""
+    rank: int = Field(ge=0)
+    """Of the host among the gang's hosts; rank 0 serves."""
+    size: int = Field(ge=2)
+    """Hosts of the gang."""
+    address: str
+    """At which the part of rank 0 awaits the others."""
+    port: int
+
+
 class EngineAssignment(Message):
     """The engine that a host shall run."""
 
@@ -277,6 +291,8 @@ class EngineAssignment(Message):
     """Ties all phases of this start together, and to the request that caused it."""
     sleep_level: int = Field(default=0, ge=0, le=2)
     """vLLM's: 0 is awake; 1 keeps the weights in the host's memory, 2 throws them away."""
+    gang: GangPlace | None = None
+    """The host's part of it; None: all of it."""
 
 
 class Assignment(Message):
@@ -344,6 +360,8 @@ class EngineReport(Message):
     log_path: str | None = None
     load: EngineLoadReport | None = None
     """What it runs now, and how long its steps took; None where it cannot tell."""
+    gang: GangPlace | None = None
+    """Of its assignment: a controller that adopts it puts the gang together again."""
 
 
 class HostRegistration(Message):

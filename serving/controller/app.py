@@ -244,7 +244,8 @@ def _uses(controller: Controller) -> list[Use]:
     hosts = []
     for host in controller.loop.fleet:
         engine = host.engine or host.leaving
-        running = 0 if engine is None else in_flight.get(engine.engine_id, 0)
+        serves = "" if engine is None else engine.served_by
+        running = in_flight.get(serves, 0)
         model = None if engine is None else engine.model
         hosts.append((host.host_id, host.pool, model, running))
     return uses_of(hosts, controller.settings.capacity)

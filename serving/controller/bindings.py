@@ -156,6 +156,8 @@ class Bindings:
         if engine is None:
             return
         self._fleet.bury(engine)
+        if engine.is_share:  # the whole engine ends, and is told of, in the next round
+            return
         self._events.record(
             "engine_lost",
             f"engine on {host.host_id} went with its host",

@@ -53,6 +53,7 @@ def enrol(
         node=registration.node,
         bound_s=now.s,
         started_at=min((mark.at for mark in report.marks), default=now.at),
+        gang=report.gang,
     )
     running.observe(report, now.s)
     if report.phase is EnginePhase.SLEEPING and manifest is not None:

@@ -8,11 +8,13 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 
-from serving.controller.binder import Bind, Life, UnbindReason, plan
+from serving.controller.binder import Bind, Life, UnbindReason
 from serving.controller.bindings import Bindings
 from serving.controller.demand import Gateways
 from serving.controller.enrolment import enrol
 from serving.controller.events import EventLog
+from serving.controller.gang_plan import plan_with_gangs
+from serving.controller.gangs import Gangs
 from serving.controller.moment import Moment, now
 from serving.controller.observed import Engine, Fleet, Host
 from serving.controller.pool_sizes import PoolSizes
@@ -91,6 +93,7 @@ class ControlLoop:
         self._may_act = may_act
         self._grace_s = grace_s
         self._bindings = Bindings(self.fleet, registry, events, self.traces)
+        self._gangs = Gangs(self.fleet)
         self._standings: dict[str, Standing] = {}
         self._settled_after_s: float | None = None
         self._stepped_s: float | None = None
@@ -237,6 +240,7 @@ class ControlLoop:
 
     def _find_dead(self, moment: Moment) -> None:
         self._bindings.clear_dormitory()
+        self._gangs.keep()
         for engine in self.fleet.bound():
             since_s = max(engine.bound_s, self.fleet.fetched_s(engine, moment.s))
             overdue = moment.s - since_s >= self._settings.start_timeout_s
@@ -249,25 +253,27 @@ class ControlLoop:
     ) -> frozenset[str]:
         """Plans and carries out; returns the models that wait for a host."""
         in_flight = self.gateways.in_flight()
-        wanted = [
-            track
-            for model in models
-            for track in self.rollouts.tracks(
-                model, self.targets.wanted(model, demands, self._bindings.starts(model.name))
-            )
-        ]
+        wanted, sizes = [], {}
+        for model in models:
+            whole = self.targets.wanted(model, demands, self._bindings.starts(model.name))
+            for track in self.rollouts.tracks(model, whole):
+                wanted.append(track)
+                if (size := model.hosts_of(track.revision)) > 1:
+                    sizes[track.name] = size
         # A host on its way out is none that is coming; what it still runs counts until it is gone.
         hosts = [
             self.rollouts.seen(h.seen(in_flight))
             for h in self.fleet
-            if h.engine is not None or not h.is_leaving
+            if (not h.is_leaving if h.engine is None else not h.engine.is_share)
         ]
-        planned = plan(wanted, hosts, moment.s)
+        gang_plan = plan_with_gangs(wanted, hosts, sizes, moment.s)
+        planned = gang_plan.plan
         for action in map(unlabelled, planned.actions):
             if isinstance(action, Bind):
                 asked = (demands or {}).get(action.model, NO_DEMAND)
                 decided_at = self.targets.lacking_since(action.model, moment)
                 self._bindings.bind(action, asked, decided_at, self._clock())
+                self._gangs.complete(action.host_id, gang_plan.further.get(action.host_id, ()))
                 continue
             self._bindings.unbind(action)
             if action.reason is UnbindReason.GIVES_WAY:
@@ -321,6 +327,7 @@ class ControlLoop:
                     starts=self._bindings.starts(model.name),
                     pool=pool,
                     pool_hosts=pool_hosts[pool],
+                    hosts_needed=model.manifest.resources.hosts,
                     dozing_on=dozing.get(model.name, ""),
                 ),
                 moment.s,

@@ -18,6 +18,7 @@ from serving.protocol import (
     EnginePhase,
     EngineReport,
     FetchReport,
+    GangPlace,
     GpuReport,
     HostRegistration,
     StartPhase,
@@ -63,6 +64,10 @@ class Engine:
     """It was not ready in time; the loop says so."""
     hung: bool = False
     """It holds requests and makes no steps; a gateway says so."""
+    gang: GangPlace | None = None
+    """Its part of an engine that several hosts run; None: all of it."""
+    broken: str = ""
+    """Why its gang is none any more."""
 
     @property
     def phase(self) -> EnginePhase:
@@ -74,7 +79,7 @@ class Engine:
     @property
     def life(self) -> Life:
         """The phase as the binder sees it; a bound engine that drains is going to die."""
-        if self.timed_out or self.hung:
+        if self.timed_out or self.hung or self.broken:
             return Life.DEAD
         match self.phase:
             case EnginePhase.STARTING | EnginePhase.SLEEPING:
@@ -83,6 +88,16 @@ class Engine:
                 return Life.READY
             case _:
                 return Life.DEAD
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is what a host does for another host's engine."""
+        return self.gang is not None and self.gang.rank > 0
+
+    @property
+    def served_by(self) -> str:
+        """engine_id of the engine that it is, or is a part of: requests run under that."""
+        return self.engine_id if self.gang is None else self.gang.leader
 
     @property
     def slots(self) -> int:
@@ -96,6 +111,8 @@ class Engine:
         """Why it failed."""
         if self.report is not None and self.report.error is not None:
             return self.report.error
+        if self.broken:
+            return self.broken
         if self.timed_out:
             return "it was not ready in time"
         if self.hung:
@@ -158,7 +175,7 @@ class Host:
     def assignment(self) -> Assignment:
         """What its long poll answers."""
         engine = self.engine or self.dozing
-        drain = self.leaving is None or not self.leaving.hung
+        drain = self.leaving is None or not (self.leaving.hung or self.leaving.broken)
         if engine is None or engine.manifest is None:
             return Assignment(version=self.changes.version, drain=drain)
         return Assignment(
@@ -170,6 +187,7 @@ class Host:
                 manifest=engine.manifest,
                 start_id=engine.start_id,
                 sleep_level=0 if self.engine is not None else dormitory.level_of(engine.manifest),
+                gang=engine.gang,
             ),
         )
 
@@ -329,9 +347,14 @@ class Fleet:
         return lost
 
     def bound(self, model: str | None = None) -> list[Engine]:
-        """The engines that shall run, of one model or of all, by id."""
-        engines = [h.engine for h in self if h.engine is not None]
+        """The engines that shall run, of one model or of all, by id; a gang's is that of rank 0."""
+        engines = [h.engine for h in self if h.engine is not None and not h.engine.is_share]
         engines = [e for e in engines if model is None or e.model == model]
+        return sorted(engines, key=lambda engine: engine.engine_id)
+
+    def shares(self) -> list[Engine]:
+        """What hosts do for other hosts' engines, by id."""
+        engines = [e for h in self for e in (h.engine, h.leaving) if e is not None and e.is_share]
         return sorted(engines, key=lambda engine: engine.engine_id)
 
     def bound_by_model(self) -> dict[str, list[Engine]]:
@@ -364,12 +387,13 @@ class Fleet:
 
     def find_engine(self, engine_id: str) -> Engine | None:
         """An engine that lives, or did so not long ago."""
-        for engine in [*self.engines(), *self._past]:
+        for engine in [*self.engines(), *self.shares(), *self._past]:
             if engine.engine_id == engine_id:
                 return engine
         return None
 
     def engines(self) -> list[Engine]:
-        """All engines, those that leave too, by id."""
+        """All engines, those that leave too, by id; without the further hosts' parts of gangs."""
         others = [e for h in self for e in (h.leaving, h.dozing) if e is not None]
+        others = [e for e in others if not e.is_share]
         return sorted(self.bound() + others, key=lambda engine: engine.engine_id)

@@ -92,7 +92,8 @@ class PoolSizes:
         for model in models:
             if (decided := decisions.get(model.name)) is not None:
                 needed = min(decided.needed, most.get(model.name, 0))
-                wanted[model.manifest.resources.pool] += max(decided.target, needed)
+                resources = model.manifest.resources
+                wanted[resources.pool] += max(decided.target, needed) * resources.hosts
         growable = {}
         for name, fixed in self._settings.pools.items():
             mine = by_pool.get(name, [])

@@ -72,6 +72,11 @@ class DeployedModel:
                 return stored.manifest
         return None
 
+    def hosts_of(self, revision: int) -> int:
+        """Hosts that one engine of a revision needs."""
+        manifest = self.manifest_of(revision) or self.manifest
+        return manifest.resources.hosts
+
     @classmethod
     def of(cls, stored: StoredModel) -> Self:
         """Compares the revisions' engines once, and not at each plan."""
@@ -116,9 +121,11 @@ def check(manifest: Manifest, limits: Limits) -> None:
             hint="PENSTOCK_POOLS names the pools and their hosts",
         )
     for field, engines in (("min", manifest.scaling.min), ("max", manifest.scaling.most)):
-        if engines > hosts:
+        size = manifest.resources.hosts
+        needed = "as many" if size == 1 else f"{engines * size}"
+        if engines * size > hosts:
             raise ManifestError(
-                f"scaling.{field}: {engines} engines need as many hosts, "
+                f"scaling.{field}: {engines} engines need {needed} hosts, "
                 f"but pool {pool} has {hosts}",
                 param=f"scaling.{field}",
             )

@@ -91,6 +91,7 @@ class Claim:
     pool: str
     priority: int
     spare: int  # engines above its minimum
+    hosts: int = 1  # of each engine
 
 
 def rooms(
@@ -100,16 +101,19 @@ def rooms(
     by, and those that the binder would take from models of lower priority."""
     spare: dict[str, Counter[int]] = {}
     for claim in claims.values():
-        spare.setdefault(claim.pool, Counter())[claim.priority] += claim.spare
+        spare.setdefault(claim.pool, Counter())[claim.priority] += claim.spare * claim.hosts
     below = {
         (pool, priority): sum(n for other, n in by_priority.items() if other < priority)
         for pool, by_priority in spare.items()
         for priority in by_priority
     }
     return {
-        name: free.get(claim.pool, 0)
-        + growable.get(claim.pool, 0)
-        + below[claim.pool, claim.priority]
+        name: (
+            free.get(claim.pool, 0)
+            + growable.get(claim.pool, 0)
+            + below[claim.pool, claim.priority]
+        )
+        // claim.hosts
         for name, claim in claims.items()
     }
 

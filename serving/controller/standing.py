@@ -18,6 +18,7 @@ class Seen:
     starts: Starts
     pool: str
     pool_hosts: int
+    hosts_needed: int = 1  # by one engine
     dozing_on: str = ""  # the host on which an engine of the model sleeps, if one does
 
 
@@ -66,7 +67,11 @@ def _trouble(seen: Seen) -> str:
     parts = []
     if seen.waits_for_host:
         hosts = f"{seen.pool_hosts} host" + ("" if seen.pool_hosts == 1 else "s")
-        live = "no host is up" if not seen.pool_hosts else f"none of {hosts} is free"
+        live = f"none of {hosts} is free"
+        if seen.hosts_needed > 1:
+            live = f"fewer than {seen.hosts_needed} of {hosts} are free"
+        if not seen.pool_hosts:
+            live = "no host is up"
         parts.append(f"waits for a host: in pool {seen.pool} {live}")
     if seen.starts.failures:
         parts.append(f"the last start failed: {seen.starts.why}")

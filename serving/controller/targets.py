@@ -131,7 +131,8 @@ class Targets:
         scaling = model.manifest.scaling
         live = sum(engine.life is not Life.DEAD for engine in engines)
         spare = max(0, live - self._specs[model.name].min)
-        return Claim(model.manifest.resources.pool, scaling.priority, spare)
+        resources = model.manifest.resources
+        return Claim(resources.pool, scaling.priority, spare, resources.hosts)
 
     def start_s(self, model: DeployedModel) -> float:
         """What a start of the model takes, a high quantile in seconds; a guess before the first."""

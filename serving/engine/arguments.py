@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from models.manifest import EngineArgument, Manifest
+from serving.engine.gang import gang_arguments, ranks_environment
 from serving.engine.load_format import load_format
+from serving.protocol import GangPlace
 
 GUARD = "serving.engine.guard.TokenGuard"
 CPU_KV_CACHE_GIB = 0.0625
@@ -12,7 +14,10 @@ CPU_KV_CACHE_GIB = 0.0625
 
 
 def vllm_arguments(
-    manifest: Manifest, folder: Path, installed: frozenset[str] = frozenset()
+    manifest: Manifest,
+    folder: Path,
+    installed: frozenset[str] = frozenset(),
+    gang: GangPlace | None = None,
 ) -> tuple[str, ...]:
     """The command line that serves the weights in `folder` as the manifest says.
 
@@ -22,8 +27,10 @@ def vllm_arguments(
         manifest: The model.
         folder: Its weights on this node.
         installed: Load formats beyond vLLM's own; see `serving.engine.load_format`.
+        gang: This host's part, where several hosts run the engine.
     """
-    return tuple(_arguments(manifest, folder, installed))
+    place = () if gang is None else gang_arguments(gang)
+    return (*_arguments(manifest, folder, installed), *place)
 
 
 def vllm_environment(manifest: Manifest, accelerators: tuple[str, ...]) -> dict[str, str]:
@@ -34,7 +41,7 @@ def vllm_environment(manifest: Manifest, accelerators: tuple[str, ...]) -> dict[
         accelerators: Ids of the accelerators that the host holds.
     """
     if manifest.resources.accelerator == "cpu":
-        return {}
+        return ranks_environment(manifest)
     found = {"CUDA_VISIBLE_DEVICES": ",".join(accelerators)}
     if manifest.scaling.idle != "stop":
         found["VLLM_SERVER_DEV_MODE"] = "1"  # its routes of sleep; behind the token like all others
@@ -57,12 +64,13 @@ def _arguments(manifest: Manifest, folder: Path, installed: frozenset[str]) -> I
     if engine.quantization is not None:
         yield f"--quantization={engine.quantization}"
 
-    ranks = resources.tensor_parallel * resources.pipeline_parallel
     yield f"--tensor-parallel-size={resources.tensor_parallel}"
     yield f"--pipeline-parallel-size={resources.pipeline_parallel}"
     if on_cpu:
         # The executor `mp` spins on a whole core on a CPU, so it is used only where it must be.
-        yield f"--distributed-executor-backend={'uni' if ranks == 1 else 'mp'}"
+        yield f"--distributed-executor-backend={'uni' if resources.ranks == 1 else 'mp'}"
+    elif resources.hosts > 1:
+        yield "--distributed-executor-backend=mp"  # `nnodes` is this executor's
 
     eager = on_cpu if engine.enforce_eager is None else engine.enforce_eager
     yield "--enforce-eager" if eager else "--no-enforce-eager"

@@ -14,7 +14,7 @@ from typing import NoReturn, Protocol
 
 from models.errors import PenstockError
 from serving import logs
-from serving.engine import causes, lifeline
+from serving.engine import causes, lifeline, shared_memory
 from serving.engine.guard import TOKEN_VARIABLE
 from serving.engine.launch_protocol import Died, Reached, SpawnRequest, encode
 from serving.protocol import StartPhase
@@ -114,3 +114,4 @@ def _set_apart(request: SpawnRequest, own: Inheritance) -> None:
     os.environ[TOKEN_VARIABLE] = request.token
     os.environ["TMPDIR"] = str(own.scratch_dir)
     tempfile.tempdir = None  # it keeps what it has found out in the launcher
+    shared_memory.name_after(own.scratch_dir)

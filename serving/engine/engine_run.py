@@ -17,6 +17,7 @@ from serving import logs
 from serving.engine import compile_cache, recorder
 from serving.engine.arguments import vllm_arguments, vllm_environment
 from serving.engine.engine_client import EngineClient, Probe
+from serving.engine.gang import gang_environment
 from serving.engine.launch_protocol import Exited, Forked, Reached, Refused, SpawnRequest
 from serving.engine.launcher_client import Launcher, Lease
 from serving.engine.load_format import installed_formats
@@ -105,7 +106,19 @@ class EngineRun:
             slots=assignment.manifest.engine.max_num_seqs,
             log_path=str(self._log_path),
             marks=(PhaseMark(phase=StartPhase.BOUND, at=time.time()),),
+            gang=assignment.gang,
         )
+
+    @property
+    def _serves(self) -> bool:
+        """Whether it has the API server, and is not another host's further ranks."""
+        gang = self._assignment.gang
+        return gang is None or gang.rank == 0
+
+    @property
+    def _last_phase(self) -> StartPhase:
+        """The last one that a forked engine tells of."""
+        return StartPhase.PROBED if self._serves else StartPhase.ENGINE_READY
 
     @property
     def report(self) -> EngineReport:
@@ -143,6 +156,7 @@ class EngineRun:
     async def _live(self) -> None:
         """Raises when the engine ends by itself; else it goes on until it is cancelled."""
         manifest, around = self._assignment.manifest, self._around
+        gang = self._assignment.gang
         self._weights = await around.weights.have(manifest)
         folder = self._weights.folder
         if self._weights.waited:
@@ -152,9 +166,10 @@ class EngineRun:
             compiled = compile_cache.folder(around.compile_dir, manifest, folder, around.machine)
         request = SpawnRequest(
             engine_id=self._assignment.engine_id,
-            args=vllm_arguments(manifest, folder, installed_formats()),
+            args=vllm_arguments(manifest, folder, installed_formats(), gang),
             environment={
                 **vllm_environment(manifest, around.accelerators),
+                **({} if gang is None else gang_environment(around.address)),
                 **({} if compiled is None else {compile_cache.VARIABLE: str(compiled)}),
                 recorder.PATH_VARIABLE: str(
                     recorder_path(around.log_dir, self._assignment.engine_id)
@@ -219,7 +234,7 @@ class EngineRun:
                     forked.set_result(event)
                 case Reached():
                     self._mark(event.phase, event.at)
-                    if event.phase is StartPhase.PROBED and not probed.done():
+                    if event.phase is self._last_phase and not probed.done():
                         probed.set_result(Probe(max_model_len=event.max_model_len))
                 case Refused():
                     raise UnavailableError(event.reason, hint=event.hint)
@@ -234,6 +249,11 @@ class EngineRun:
         self, forked: "asyncio.Future[Forked]", probed: "asyncio.Future[Probe]"
     ) -> None:
         born = await forked
+        if not self._serves:
+            if born.mode != "exec":  # an executed one does not tell
+                await probed
+            self._change(phase=EnginePhase.READY)
+            await asyncio.Event().wait()  # the launcher tells of its end
         address = self._around.address
         host = f"[{address}]" if ":" in address else address
         url = f"http://{host}:{born.port}"

@@ -8,11 +8,15 @@ ends them with their parent.
 import logging
 import os
 import runpy
+import sys
+from pathlib import Path
 
 from serving import logs
-from serving.engine import lifeline, versions
+from serving.engine import lifeline, shared_memory, versions
 from serving.engine.child import LIFELINE_VARIABLE
-from serving.engine.vllm_adapter import EXEC_MODULE, record_outputs
+from serving.engine.vllm_adapter import EXEC_MODULE, execute_share, record_outputs
+
+shared_memory.name_after(Path(os.environ["TMPDIR"]))
 
 if __name__ == "__mp_main__":
     lifeline.die_with_parent()
@@ -28,4 +32,7 @@ if __name__ == "__main__":
     else:
         # Usage is then what the gateway delivered and read in the answers.
         logs.get_logger("penstock.engine").warning("no_recorder", build=str(build))
-    runpy.run_module(EXEC_MODULE, run_name="__main__")
+    if "--headless" in sys.argv:
+        execute_share(sys.argv[1:])
+    else:
+        runpy.run_module(EXEC_MODULE, run_name="__main__")

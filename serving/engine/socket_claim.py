@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from models.errors import BadRequestError, ConflictError
+from serving.engine import shared_memory
 
 SCRATCH_PREFIX = "penstock-"
 MAX_PATH_BYTES = 107
@@ -30,6 +31,8 @@ class Claim:
         self._listener: socket.socket | None = None
         before = Path(os.fsdecode(os.pread(lock_fd, 4096, 0)))
         if before.name.startswith(SCRATCH_PREFIX):
+            for scratch_dir in before.glob("*"):
+                shared_memory.remove(scratch_dir)
             shutil.rmtree(before, ignore_errors=True)
         self.scratch_dir = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX))
         os.ftruncate(lock_fd, 0)

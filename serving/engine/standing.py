@@ -6,6 +6,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
+from serving.engine import shared_memory
 from serving.engine.causes import Cause, of_exit
 from serving.engine.launch_protocol import Died, Exited
 
@@ -64,6 +65,7 @@ class Engine:
         """Gives back what the launcher keeps for the engine."""
         os.close(self.events_fd)
         os.close(self.lifeline_fd)
+        shared_memory.remove(self.scratch_dir)
         shutil.rmtree(self.scratch_dir, ignore_errors=True)
 
     def exited(self) -> Exited:

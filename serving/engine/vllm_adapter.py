@@ -15,6 +15,8 @@ import os
 import signal
 import socket
 import sys
+import tempfile
+import uuid
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -22,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from models.errors import BadRequestError, UnavailableError, UpstreamError
-from serving.engine import causes, recording, warm_modules
+from serving.engine import causes, recording, shared_memory, warm_modules
 from serving.engine.child import Mark
 from serving.engine.facade import Facade
 from serving.engine.guard import TOKEN_VARIABLE
@@ -130,6 +132,7 @@ def serve(arguments: Sequence[str], listener: socket.socket, mark: Mark) -> None
     _inspect_imported_models_here()
     _load_what_was_compiled()
     _mark_weights(mark)
+    _name_what_ranks_share()
     if args.headless:
         serve_share(args, lambda: mark(StartPhase.ENGINE_READY))
     record_outputs()
@@ -233,6 +236,19 @@ def serve_share(args: argparse.Namespace, on_ready: Callable[[], None]) -> NoRet
     on_ready()
     executor.start_worker_monitor(inline=True)
     raise UpstreamError("a rank of the engine ended", hint="the engine's log says why")
+
+
+def execute_share(arguments: Sequence[str]) -> None:
+    """The same by vLLM's public `serve --headless`, which the entry point for servers lacks."""
+    from vllm.entrypoints.cli.serve import ServeSubcommand
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    command = ServeSubcommand()
+    parser = FlexibleArgumentParser(prog="vllm")
+    command.subparser_init(parser.add_subparsers())
+    args = parser.parse_args(["serve", *arguments])
+    command.validate(args)
+    command.cmd(args)
 
 
 async def _probe(model: Any, host: str, port: int) -> None:
@@ -394,11 +410,36 @@ def _load_what_was_compiled() -> None:
     torch.compiler.load_compiled_function = load_compiled_function
 
 
+def _name_what_ranks_share() -> None:
+    from vllm.v1.executor import multiproc_executor
+
+    def rendezvous() -> str:
+        return shared_memory.rendezvous_of(Path(tempfile.gettempdir()), uuid.uuid4().hex)
+
+    multiproc_executor.get_file_store_init_method = rendezvous
+
+
+def _give_the_stage_its_input(runner: Any) -> None:
+    """Makes the buffer that a pipeline's later stages read from.
+
+    vLLM 0.32 makes it in its warm-up, which it leaves out on a CPU without compilation: the first
+    request then ends the engine (`gpu_model_runner.py`, sync_and_gather_intermediate_tensors).
+    """
+    from vllm.distributed.parallel_state import get_pp_group
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu() and not get_pp_group().is_first_rank:
+        runner.intermediate_tensors = runner.model.make_empty_intermediate_tensors(
+            batch_size=runner.max_num_tokens, dtype=runner.dtype, device=runner.device
+        )
+
+
 def _mark_weights(mark: Mark) -> None:
     from vllm.v1.worker.worker_base import WorkerWrapperBase
 
     def load_model(wrapper: Any, *args: Any, **kwargs: Any) -> Any:
         result = wrapper.worker.load_model(*args, **kwargs)
+        _give_the_stage_its_input(wrapper.worker.model_runner)
         mark(StartPhase.WEIGHTS)
         return result
 

@@ -68,6 +68,17 @@ def test_pool_is_named_after_the_shape() -> None:
     assert parse_manifest({**MINIMAL, "resources": resources}).resources.pool == "h200x8"
 
 
+def test_gang_shares_its_accelerators_and_ranks_evenly_among_its_hosts() -> None:
+    resources = {"accelerator": "h200", "gpus": 16, "tensor_parallel": 8, "pipeline_parallel": 2}
+    wide = parse_manifest({**MINIMAL, "resources": {**resources, "hosts": 2}}).resources
+    assert (wide.pool, wide.ranks) == ("h200x8", 16)
+    with pytest.raises(ManifestError, match="16 ranks cannot be shared evenly by 3 hosts"):
+        parse_manifest({**MINIMAL, "resources": {**resources, "hosts": 3}})
+    with pytest.raises(ManifestError, match="idle: sleep-host is for engines of one host"):
+        sleepy = {"resources": {**resources, "hosts": 2}, "scaling": {"idle": "sleep-host"}}
+        parse_manifest({**MINIMAL, **sleepy})
+
+
 def test_file_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "model.yaml"
     path.write_text(yaml.safe_dump(MINIMAL))

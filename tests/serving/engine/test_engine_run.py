@@ -12,16 +12,25 @@ import pytest
 from models.errors import SourceError
 from serving.engine.engine_run import KEPT_LOGS, EngineRun, Surroundings
 from serving.engine.launch_protocol import Exited, Forked, Refused
-from serving.protocol import EnginePhase, EngineReport, StartPhase
-from tests.serving.engine.fakes import BIRTH, FakeEngine, FakeLauncher, FakeWeights, assignment
+from serving.protocol import EngineAssignment, EnginePhase, EngineReport, GangPlace, StartPhase
+from tests.serving.engine.fakes import (
+    BIRTH,
+    ENGINE_READY,
+    FORKED,
+    WEIGHTS,
+    FakeEngine,
+    FakeLauncher,
+    FakeWeights,
+    assignment,
+)
 
 
 class Watched:
     """An engine's run whose reports the test can wait for."""
 
-    def __init__(self, around: Surroundings) -> None:
+    def __init__(self, around: Surroundings, assigned: EngineAssignment | None = None) -> None:
         self._changed = asyncio.Event()
-        self.run = EngineRun(assignment(), around, self._changed.set)
+        self.run = EngineRun(assigned or assignment(), around, self._changed.set)
         self.task = asyncio.create_task(self.run.run())
 
     async def until(self, holds: Callable[[EngineReport], bool]) -> EngineReport:
@@ -61,8 +70,10 @@ def around(tmp_path: Path, launcher: FakeLauncher, engine: FakeEngine) -> Surrou
 
 
 @asynccontextmanager
-async def running(around: Surroundings) -> AsyncIterator[Watched]:
-    watched = Watched(around)
+async def running(
+    around: Surroundings, assigned: EngineAssignment | None = None
+) -> AsyncIterator[Watched]:
+    watched = Watched(around, assigned)
     try:
         yield watched
     finally:
@@ -339,3 +350,34 @@ async def test_engine_that_cannot_sleep_has_failed(
         watched.run.rest(1, "start-e1")
         report = await watched.until_phase(EnginePhase.FAILED)
         assert report.error == "the engine answered /sleep?level=1 with 500"
+
+
+async def test_further_part_of_a_gang_is_ready_when_all_ranks_have_met_and_serves_nobody(
+    around: Surroundings, launcher: FakeLauncher, engine: FakeEngine
+) -> None:
+    launcher.birth = (FORKED, WEIGHTS, ENGINE_READY)
+    place = GangPlace(leader="e0", rank=1, size=2, address="127.0.0.1", port=20000)
+    assigned = assignment("e0-1").model_copy(update={"gang": place})
+    async with running(around, assigned) as watched:
+        report = await watched.until_phase(EnginePhase.READY)
+        assert report.url is None
+        assert report.gang == place
+        request = launcher.leases[0].request
+        assert "--headless" in request.args
+        assert request.environment["VLLM_HOST_IP"] == "127.0.0.1"
+        launcher.leases[0].say(Exited(code=1, cause="a rank of the engine ended"))
+        report = await watched.until_phase(EnginePhase.FAILED)
+    assert report.error == "a rank of the engine ended"
+    assert engine.seen == []
+
+
+async def test_further_part_of_a_gang_ends_when_it_is_told_to(
+    around: Surroundings, launcher: FakeLauncher
+) -> None:
+    place = GangPlace(leader="e0", rank=1, size=2, address="127.0.0.1", port=20000)
+    assigned = assignment("e0-1").model_copy(update={"gang": place})
+    async with running(around, assigned) as watched:
+        await watched.until_phase(EnginePhase.READY)
+        watched.run.stop()
+        await watched.until_phase(EnginePhase.STOPPED)
+    assert launcher.leases[0].given_up
