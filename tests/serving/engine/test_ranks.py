@@ -28,6 +28,7 @@ QUESTION = {
     "temperature": 0,
     "ignore_eos": True,
     "logprobs": True,
+    "return_tokens_as_token_ids": True,
 }
 
 
