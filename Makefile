@@ -8,6 +8,7 @@ UP_FLAGS ?=
 URL ?= $(or $(PENSTOCK_URL),http://127.0.0.1:8000)
 BENCH_FLAGS ?=
 METERING_FLAGS ?=
+CHECK_FLAGS ?=
 export PYTHON
 
 .PHONY: help
@@ -128,6 +129,10 @@ bench-affinity: setup ## prefix-cache hits and balance of four fake engines, sim
 .PHONY: bench-fairness
 bench-fairness: setup ## a tenant floods: what the other one notices, simulated (a minute)
 	$(BIN)/python scripts/bench_fairness.py $(BENCH_FLAGS)
+
+.PHONY: check-machine
+check-machine: setup ## the script for GPU machines with tiny models on the CPU (CHECK_FLAGS="--parts bare")
+	loadtests/gpu/check.sh --installed --python $(BIN)/python --work .penstock/check --cpu --quick $(CHECK_FLAGS)
 
 .PHONY: clean
 clean: ## remove .venv, caches and the local platform's data (stops it first)
