@@ -23,6 +23,7 @@ from rich.table import Table
 from loadtests.fake.batching import BatchingTimeline, Shape
 from loadtests.fake.timeline import Sequence as EngineSequence
 from models.errors import QueueFullError
+from serving.engine.shared_steps import CHUNK_TOKENS
 from serving.gateway.balancer import Balancer
 from serving.gateway.desk import Desk
 from serving.gateway.endpoint import PREFILL_TOKENS, Endpoint
@@ -34,7 +35,9 @@ CALM, FLOOD = "calm", "flood"
 MAX_QUEUED, MAX_TOKENS = 1000, 4_000_000
 FLOOD_TIMES = 10.0
 BAR = 1.5
-WHOLE = Shape(prefix_cache=False)
+WHOLE = Shape(prefix_cache=False, long_prefill_tokens=CHUNK_TOKENS)
+"""As our engines are: prompts are cut in steps that tenants share."""
+
 HALF = replace(
     WHOLE, slots=WHOLE.slots // 2, step_per_seq_s=2 * WHOLE.step_per_seq_s,
     prefill_tps=WHOLE.prefill_tps / 2, step_tokens=WHOLE.step_tokens // 2,

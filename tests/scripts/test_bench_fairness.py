@@ -32,3 +32,10 @@ def test_calm_tenant_hardly_notices_a_flood_where_the_line_is_fair(fairness: Mod
     line = fairness.json_line([found])
     assert line["met"] is True
     assert fairness.table([found]).row_count == 5
+
+
+def test_calm_tenant_hardly_notices_a_flood_of_long_prompts(fairness: ModuleType) -> None:
+    found = fairness.measure(fairness.SCENARIOS[2], 1, 0.8, 8.0)
+    assert found.ratio <= fairness.BAR
+    assert found.fair[fairness.CALM].refused == 0
+    assert found.fair[fairness.FLOOD].tokens > 0
