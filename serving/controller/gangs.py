@@ -7,9 +7,9 @@ host is lost, ends the whole engine; the binder then starts it anew, as any othe
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from serving.controller.binder import Life
+from serving.controller.binder import Life, SeenHost
 from serving.controller.observed import Engine, Fleet, Host
 from serving.protocol import GangPlace
 
@@ -56,6 +56,20 @@ class Gangs:
             part = host.engine
             if part is not None and part.is_share and part.served_by not in {*bound, *draining}:
                 host.assign(None)
+
+    def seen(self, in_flight: Mapping[str, int]) -> Iterator[SeenHost]:
+        """The hosts as the plan takes them; those of a gang's further parts only once it is over.
+
+        A host on its way out is none that is coming; what it still runs counts until it is gone.
+        """
+        bound = {engine.engine_id for engine in self._fleet.bound()}
+        for host in self._fleet:
+            engine = host.engine
+            if engine is not None and engine.is_share:
+                if engine.served_by not in bound:
+                    yield SeenHost(host.host_id, host.pool, draining=True)
+            elif engine is not None or not host.is_leaving:
+                yield host.seen(in_flight)
 
     def _free_port(self) -> int:
         taken = {e.gang.port for e in self._fleet.engines() if e.gang is not None}

@@ -260,12 +260,7 @@ class ControlLoop:
                 wanted.append(track)
                 if (size := model.hosts_of(track.revision)) > 1:
                     sizes[track.name] = size
-        # A host on its way out is none that is coming; what it still runs counts until it is gone.
-        hosts = [
-            self.rollouts.seen(h.seen(in_flight))
-            for h in self.fleet
-            if (not h.is_leaving if h.engine is None else not h.engine.is_share)
-        ]
+        hosts = [self.rollouts.seen(host) for host in self._gangs.seen(in_flight)]
         gang_plan = plan_with_gangs(wanted, hosts, sizes, moment.s)
         planned = gang_plan.plan
         for action in map(unlabelled, planned.actions):

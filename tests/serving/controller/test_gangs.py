@@ -122,6 +122,21 @@ async def test_gangs_parts_stay_until_the_first_one_has_drained(world: World) ->
     assert second.assigned is None
 
 
+async def test_nobody_gives_way_to_a_gang_whose_own_hosts_still_drain(world: World) -> None:
+    _, _, third = await serving(world, hosts=3)
+    await world.deploy("other")
+    world.ask("other", queued=1)
+    world.run()
+    third.start()
+    world.ask("other")
+    world.ask(queued=1)
+    world.run()
+    await world.deploy(**TWO, engine={"max_num_seqs": 5})  # the old gang has to go first
+    world.run(3)
+    assert third.assigned is not None
+    assert third.assigned.manifest.name == "other"
+
+
 async def test_gang_is_adopted_whole_by_a_controller_that_restarted(world: World) -> None:
     first, second = await serving(world)
     reports = [
