@@ -15,11 +15,13 @@ from pydantic import (
     model_validator,
 )
 
+from models.adapters_spec import LoraSpec, check_names
 from models.endpoints_spec import EXTERNAL, EndpointSpec
 from models.errors import ManifestError
 from models.rollout_spec import RolloutSpec
 from models.schedule import ScheduleSpec, bounds_at
 from models.sources import Access, is_fetched
+from models.tasks import Task
 from models.weights_spec import WeightsSpec, check_source
 
 LONGEST_NAME = 63
@@ -93,6 +95,9 @@ class EngineSpec(Strict):
     build: Name | None = None
     """Build of vLLM that runs the model, by the name that its launcher has on the nodes; by default
     the one that the platform runs itself."""
+    lora: LoraSpec | None = None
+    """Room for LoRA adapters; by default there is some where the manifest names adapters. Without
+    it, the first adapter takes new engines."""
     args: dict[str, EngineArgument] = Field(default_factory=dict)
     """Further vLLM arguments by their long name without dashes, as `{"swap_space": 4}`."""
 
@@ -104,6 +109,7 @@ class EngineSpec(Strict):
             "config", "max_model_len", "dtype", "quantization", "max_num_seqs", "enforce_eager",
             "kv_cache_memory_bytes", "tool_call_parser", "reasoning_parser", "trust_remote_code",
             "load_format", "nnodes", "node_rank", "master_addr", "master_port", "headless",
+            "enable_lora", "max_loras", "max_lora_rank", "max_cpu_loras", "lora_modules",
         }  # fmt: skip
         for name in self.args:
             plain = name.lstrip("-").replace("-", "_")
@@ -214,6 +220,15 @@ class ScalingSpec(Strict):
         return max(self.max, *(w.max or w.min or 0 for w in self.schedule), 0)
 
 
+class AdapterSpec(Strict):
+    """A LoRA adapter of the model, served as `model:adapter`."""
+
+    name: Name
+    """What tenants call it, after the model's name and a colon."""
+    source: Source
+    """Where it is, like the model's own source; the deploy pins it to what is there then."""
+
+
 class Manifest(Strict):
     """One model, as an operator writes it down."""
 
@@ -244,6 +259,11 @@ class Manifest(Strict):
     """How many engines the model has, and when."""
     rollout: RolloutSpec = RolloutSpec()
     """How a new revision takes the place of the old one."""
+    adapters: tuple[AdapterSpec, ...] = Field(default=(), max_length=1000)
+    """LoRA adapters of the model. They come and go while its engines run."""
+    task: Task | None = None
+    """What the model is for: `generate`, `embed` or `classify` (a reranker). The deploy finds it
+    out where its config.json says so; requests for anything else are then refused."""
 
     @property
     def is_fetched(self) -> bool:
@@ -258,6 +278,30 @@ class Manifest(Strict):
         if isinstance(document, dict) and document.get("endpoints") and "source" not in document:
             return document | {"source": EXTERNAL}
         return document
+
+    @model_validator(mode="before")
+    @classmethod
+    def _adapters_need_room(cls, document: Any) -> Any:
+        if not isinstance(document, dict) or not document.get("adapters"):
+            return document
+        engine = document.get("engine")
+        if isinstance(engine, dict) and engine.get("lora") is None:
+            return document | {"engine": engine | {"lora": {}}}
+        return document | {"engine": {"lora": {}}} if engine is None else document
+
+    @model_validator(mode="after")
+    def _can_have_adapters(self) -> Self:
+        check_names(self.name, tuple(adapter.name for adapter in self.adapters))
+        for adapter in self.adapters:
+            if adapter.source.startswith(("builtin://", "external://")):
+                raise ValueError(f"adapters: {adapter.name} needs a source of files")
+            check_source(adapter.source, WeightsSpec())
+        if self.engine.lora is not None:
+            if self.endpoints:
+                raise ValueError("a model that is served elsewhere has no adapters here")
+            if self.scaling.idle != "stop":
+                raise ValueError("adapters do not outlast an engine's sleep: use scaling.idle stop")
+        return self
 
     @model_validator(mode="after")
     def _can_sleep(self) -> Self:

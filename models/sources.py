@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from models.adapters import CONFIG as ADAPTER_CONFIG
+from models.adapters import check_adapter
 from models.cache import Lease, NodeCache, Wanted
 from models.cache_progress import Progress
 from models.errors import SourceError
@@ -46,6 +48,24 @@ class Access:
     selection: Selection = field(default_factory=Selection)
     copy: bool = False
     """Copy a local folder to the node's cache."""
+    adapter: bool = False
+    """It is a LoRA adapter, not a model."""
+
+    @property
+    def config_name(self) -> str:
+        """The file that says what it is."""
+        return ADAPTER_CONFIG if self.adapter else "config.json"
+
+    def check(self, folder: Path) -> None:
+        """Checks what has come in.
+
+        Raises:
+            SourceError: Naming what is missing or broken.
+        """
+        if self.adapter:
+            check_adapter(folder)
+        else:
+            check_folder(folder, pickle=self.selection.pickle)
 
 
 class Have:
@@ -129,14 +149,15 @@ def inspect(source: str, access: Access) -> Inspection:
         case "hf":
             repo, _, revision = rest.partition("@")
             commit = _hub(repo, revision, access).commit()
-            return _inspect_remote(f"hf://{repo}@{commit}", _hub(repo, commit, access))
+            return _inspect_remote(f"hf://{repo}@{commit}", _hub(repo, commit, access), access)
         case "s3" | "gs":
             location = rest.partition("#")[0]
             bucket = Bucket(scheme, location, access.door, access.selection)
             listing = bucket.listing()
             if is_pinned(source):
                 _accept(source)(listing)
-            return _inspect_remote(f"{scheme}://{location}#{listing.digest}", bucket, listing)
+            pinned = f"{scheme}://{location}#{listing.digest}"
+            return _inspect_remote(pinned, bucket, access, listing)
         case "http" | "https":
             url, _, pin = source.partition("#")
             listing = _web(url, pin, access).listing()
@@ -164,17 +185,16 @@ def have(
         CacheFullError, CorruptError, FetchCancelledError, PlaceAwayError: As the cache does.
     """
     scheme, _, rest = source.partition("://")
-    pickle = access.selection.pickle
     if not is_fetched(source, access):
         folder = _builtin(rest) if scheme == "builtin" else Path(rest)
         if scheme not in ("builtin", "file"):
             raise SourceError(f"unknown kind of source: {scheme}://", param="source")
-        check_folder(folder, pickle=pickle)
+        access.check(folder)
         return Have(folder)
     progress = progress or Progress()
     lease = cache.ensure(wanted(source, access), progress, keep)
     try:
-        check_folder(lease.folder, pickle=pickle)
+        access.check(lease.folder)
     except BaseException:
         lease.release()
         raise
@@ -198,7 +218,7 @@ def wanted(source: str, access: Access) -> Wanted:
         open_remote=lambda: _open(source, access),
         selection=access.selection,
         accept=_accept(source),
-        approve=lambda folder: check_folder(folder, pickle=access.selection.pickle),
+        approve=access.check,
     )
 
 
@@ -261,22 +281,25 @@ def _inspect_folder(source: str, folder: Path, access: Access) -> Inspection:
     if not folder.is_dir():
         return Inspection(source, None, None)
     listing = LocalFolder(folder, access.selection).listing()
-    return Inspection(source, _read_json(folder / "config.json"), listing)
+    return Inspection(source, _read_json(folder / access.config_name), listing)
 
 
-def _inspect_remote(source: str, remote: Remote, listing: Listing | None = None) -> Inspection:
-    listing = remote.listing() if listing is None else listing
-    config = next((file for file in listing.files if file.path == "config.json"), None)
+def _inspect_remote(
+    source: str, remote: Remote, access: Access, listing: Listing | None = None
+) -> Inspection:
+    listing, name = remote.listing() if listing is None else listing, access.config_name
+    config = next((file for file in listing.files if file.path == name), None)
     if config is None:
-        raise FetchError(f"{source} has no config.json", param="source", hint="is it a model?")
+        what = "an adapter" if access.adapter else "a model"
+        raise FetchError(f"{source} has no {name}", param="source", hint=f"is it {what}?")
     if config.size > MAX_CONFIG_BYTES:
-        raise FetchError(f"{source}: config.json has {config.size} bytes", param="source")
+        raise FetchError(f"{source}: {name} has {config.size} bytes", param="source")
     try:
         fields = json.loads(b"".join(remote.read(config, 0)))
     except ValueError as exc:
-        raise FetchError(f"{source}: config.json is not readable JSON", param="source") from exc
+        raise FetchError(f"{source}: {name} is not readable JSON", param="source") from exc
     if not isinstance(fields, dict):
-        raise FetchError(f"{source}: config.json is no mapping", param="source")
+        raise FetchError(f"{source}: {name} is no mapping", param="source")
     return Inspection(source, fields, listing)
 
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from models.adapters_spec import served_name, split_name
 from serving.messages import Message
 
 ALL_MODELS = "*"
@@ -59,8 +60,14 @@ class KeyRecord(Message):
     """The plain text before the last rotation, while both are valid."""
 
     def may_call(self, model: str) -> bool:
-        """Whether the model is on the key's list."""
-        return self.models is None or model in self.models
+        """Whether the model is on the key's list: itself, or as one of `model:*`.
+
+        A model on the list opens none of its adapters: they may be another tenant's.
+        """
+        if self.models is None or model in self.models:
+            return True
+        name, adapter = split_name(model)
+        return bool(adapter) and served_name(name, "*") in self.models
 
 
 class LimitRecord(Message):

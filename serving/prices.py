@@ -20,7 +20,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from models.manifest import Name as ModelName
+from models.adapters_spec import ServedName as ModelName
+from models.adapters_spec import split_name
 from serving.identities import ALL_MODELS, ANY, TokenPrice
 from serving.messages import Message
 from serving.money import MILLION, picodollars, plain
@@ -84,12 +85,15 @@ class PriceBook:
     def token_price(self, model: str, tier: str, at: float) -> TokenPrice | None:
         """The price of a model's tokens at a moment; the more exactly one fits, the better.
 
-        A price for the model goes before one for the tier. None: nobody set a price.
+        A price for the model goes before one for the tier; an adapter without one has its model's.
+        None: nobody set a price.
         """
-        for kind in ((model, tier), (model, ANY), (ALL_MODELS, tier), (ALL_MODELS, ANY)):
-            for price in self._tokens.get(kind, ()):
-                if price.since <= at:
-                    return price
+        base = split_name(model)[0]
+        for name in (model, base, ALL_MODELS) if base != model else (model, ALL_MODELS):
+            for kind in ((name, tier), (name, ANY)):
+                for price in self._tokens.get(kind, ()):
+                    if price.since <= at:
+                        return price
         return None
 
     def gpu_hour(self, accelerator: str, capacity: Capacity, at: float) -> int | None:

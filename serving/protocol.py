@@ -20,7 +20,8 @@ from typing import Annotated
 
 from pydantic import Field, PlainSerializer
 
-from models.manifest import Manifest
+from models.manifest import AdapterSpec, Manifest
+from models.tasks import Task
 from serving.identities import IdentitiesDelta as IdentitiesDelta
 from serving.identities import KeyRecord as KeyRecord
 from serving.identities import Role as Role
@@ -100,6 +101,8 @@ class EndpointRoute(Message):
     """A server that others run: it knows OpenAI's fields and no `cache_salt`."""
     model: str | None = None
     """Its name for the model, where it is another."""
+    adapters: tuple[str, ...] = ()
+    """Names of the LoRA adapters that it has loaded."""
 
 
 class CanaryRoute(Message):
@@ -111,6 +114,14 @@ class CanaryRoute(Message):
     """Of the requests; never more, and less where the new one's engines have no room."""
     sticky: str = "none"
     """Who stays with one revision: `none`, `tenant` or `session`."""
+
+
+class AdapterRoute(Message):
+    """A LoRA adapter of a model, which tenants call as `model:adapter`."""
+
+    name: str
+    failed: bool = False
+    """No engine that is ready could load it."""
 
 
 class ModelRoute(Message):
@@ -132,6 +143,9 @@ class ModelRoute(Message):
     """Objective for the mean time of each token after the first; None: the model has none."""
     canary: CanaryRoute | None = None
     """A new revision that gets a share of the requests only."""
+    adapters: tuple[AdapterRoute, ...] = ()
+    task: Task | None = None
+    """What it is for; None: only the engine can tell."""
 
 
 class RoutesDelta(Message):
@@ -291,6 +305,8 @@ class EngineAssignment(Message):
     """Ties all phases of this start together, and to the request that caused it."""
     sleep_level: int = Field(default=0, ge=0, le=2)
     """vLLM's: 0 is awake; 1 keeps the weights in the host's memory, 2 throws them away."""
+    adapters: tuple[AdapterSpec, ...] | None = None
+    """What it shall have loaded; it changes while the engine runs. None: what the manifest says."""
     gang: GangPlace | None = None
     """The host's part of it; None: all of it."""
 
@@ -339,6 +355,17 @@ class EngineLoadReport(Message):
     mixed_s: float = Field(default=0.0, ge=0)
 
 
+class AdapterReport(Message):
+    """What became of a LoRA adapter in an engine; one that is on its way is not told of."""
+
+    name: str
+    source: str = ""
+    """What is loaded under this name; empty: nothing is."""
+    error: str | None = None
+    """Why what is wanted could not be loaded; it is tried again."""
+    hint: str | None = None
+
+
 class EngineReport(Message):
     """What a host sees of its engine."""
 
@@ -360,6 +387,7 @@ class EngineReport(Message):
     log_path: str | None = None
     load: EngineLoadReport | None = None
     """What it runs now, and how long its steps took; None where it cannot tell."""
+    adapters: tuple[AdapterReport, ...] = ()
     gang: GangPlace | None = None
     """Of its assignment: a controller that adopts it puts the gang together again."""
 

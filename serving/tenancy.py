@@ -25,7 +25,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from models.manifest import Name as ModelName
+from models.adapters_spec import AllowedName as ModelName
 from serving.identities import Role
 from serving.views import View
 

@@ -19,6 +19,7 @@ from typer.exceptions import TyperException
 
 from models.errors import BadRequestError, PenstockError
 from serving.cli import (
+    adapter,
     audit,
     bench,
     cache,
@@ -93,6 +94,7 @@ app.command("trace")(trace.trace)
 app.command("explain")(explain.explain)
 app.command("scale")(scale.scale)
 app.add_typer(rollout.app, name="rollout")
+app.add_typer(adapter.app, name="adapter")
 app.command("chat")(chat.chat)
 # All flags of these two, --help too, are for the module that they hand over to.
 passing_on = {"ignore_unknown_options": True, "help_option_names": []}

@@ -23,6 +23,7 @@ from fastapi import Depends, FastAPI, Response
 
 from models.errors import BadRequestError, ConflictError, PenstockError
 from serving.controller import (
+    adapters_api,
     admin,
     cost_api,
     internal,
@@ -103,6 +104,7 @@ def create_app(
         admin.router,
         scaling_api.router,
         rollout_api.router,
+        adapters_api.router,
         tenant_api.router,
         rule_api.router,
         cost_api.admin,

@@ -1,8 +1,10 @@
 """A deploy's way from a manifest to what it would change; `admin` carries it out."""
 
 from models.manifest import Manifest
+from serving.controller.adapters_intake import admit_adapters
 from serving.controller.context import Controller
 from serving.controller.intake import Admitted, Intake
+from serving.controller.registry import DeployedModel
 from serving.views import Applied, FetchView
 
 
@@ -13,7 +15,24 @@ async def admit(here: Controller, manifest: Manifest) -> Admitted:
         PenstockError: As `Registry.check` and `Intake.admit` do.
     """
     here.registry.check(manifest)
-    return await Intake(here.settings, here.registry.memory_gib).admit(manifest)
+    intake = Intake(here.settings, here.registry.memory_gib)
+    model = here.registry.find(manifest.name)
+    admitted = _as_known(await intake.admit(manifest), model)
+    if not here.settings.inspect_sources:
+        return admitted
+    known = () if model is None else model.manifest.adapters
+    return await admit_adapters(admitted, intake.access(manifest), known)
+
+
+def _as_known(admitted: Admitted, model: DeployedModel | None) -> Admitted:
+    """With the task that was found out before, where the same source could not be asked again."""
+    manifest = admitted.manifest
+    if model is None or manifest.task is not None or model.manifest.task is None:
+        return admitted
+    if (manifest.source, manifest.engine) != (model.manifest.source, model.manifest.engine):
+        return admitted
+    same = manifest.model_copy(update={"task": model.manifest.task})
+    return Admitted(same, admitted.warnings)
 
 
 def planned(here: Controller, admitted: Admitted) -> Applied:

@@ -15,7 +15,8 @@ from models.manifest import Manifest
 from models.model_folder import check_folder
 from models.profile import settings_of, with_profile
 from models.remotes.listing import PlaceAwayError, is_pickle
-from models.sources import Inspection
+from models.sources import Access, Inspection
+from models.tasks import Task, task_of
 from serving.settings import ControllerSettings, named_secrets
 
 PATIENCE_S = 25.0
@@ -77,9 +78,21 @@ class Intake:
                     hint="check the network of the controller, or name a commit",
                 ) from exc
             raise
-        return Admitted(
-            manifest.model_copy(update={"source": found.source}), self._look(manifest, found)
-        )
+        warnings = self._look(manifest, found)
+        update: dict[str, object] = {"source": found.source}
+        if manifest.task is None and (task := self._task(manifest, found)) is not None:
+            update["task"] = task
+        return Admitted(manifest.model_copy(update=update), warnings)
+
+    def access(self, manifest: Manifest) -> Access:
+        """How the manifest's sources are read."""
+        return manifest.weights.access(self._secrets, code=manifest.engine.trust_remote_code)
+
+    def _task(self, manifest: Manifest, found: Inspection) -> Task | None:
+        if found.config is None or self._runs_anything(manifest):
+            return None
+        files = () if found.listing is None else [file.path for file in found.listing.files]
+        return task_of(found.config, files, manifest.engine.args)
 
     def check_policy(self, manifest: Manifest) -> None:
         """Refuses what only the platform's operator may allow.
@@ -113,8 +126,7 @@ class Intake:
             )
 
     def _inspect(self, manifest: Manifest) -> Inspection:
-        access = manifest.weights.access(self._secrets, code=manifest.engine.trust_remote_code)
-        return sources.inspect(manifest.source, access)
+        return sources.inspect(manifest.source, self.access(manifest))
 
     def _look(self, manifest: Manifest, found: Inspection) -> tuple[str, ...]:
         """What is worth a word of a source that was reached.

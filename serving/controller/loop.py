@@ -7,7 +7,9 @@ until all hosts have registered, or GRACE_S have passed: what runs is adopted, n
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from copy import copy
 
+from serving.controller import adapters
 from serving.controller.binder import Bind, Life, UnbindReason
 from serving.controller.bindings import Bindings
 from serving.controller.demand import Gateways
@@ -132,11 +134,19 @@ class ControlLoop:
         host = self.fleet.find(host_id)
         if host is None:
             return False
+        before = None if host.engine is None else copy(host.engine)
         if host.observe(report, self._clock().s):
             self.kick()
+            self._note_adapters(before, host.engine)
         if host.engine is not None and (model := self._registry.find(host.engine.model)):
             self.targets.capacities.observe(model, host.engine)
         return True
+
+    def _note_adapters(self, before: Engine | None, engine: Engine | None) -> None:
+        if engine is None:
+            return
+        for kind, message in adapters.news(before, engine):
+            self._events.record(kind, message, model=engine.model, engine_id=engine.engine_id)
 
     def hear(self, report: DemandReport) -> DemandReply:
         """A gateway tells of its demand, and gets its leases."""
@@ -219,6 +229,7 @@ class ControlLoop:
         )
         self._roll_out(models, moment)
         waiting = self._bind(models, demands, moment)
+        adapters.follow(self.fleet, self._registry)
         self._note_shortage(waiting, moment)
         self._publish(everyone, waiting, moment)
 

@@ -8,11 +8,12 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from models.manifest import Manifest
+from models.manifest import AdapterSpec, Manifest
 from serving.controller import dormitory
 from serving.controller.binder import Life, SeenEngine, SeenHost
 from serving.controller.changes import Changes
 from serving.protocol import (
+    AdapterReport,
     Assignment,
     EngineAssignment,
     EnginePhase,
@@ -53,6 +54,8 @@ class Engine:
     marks: dict[StartPhase, float] = field(default_factory=dict)
     """Unix seconds at which each phase was reached."""
     report: EngineReport | None = None
+    adapters: tuple[AdapterSpec, ...] | None = None
+    """LoRA adapters that it shall have, where they are others than its revision's."""
     ready_s: float | None = None
     announced: bool = False
     """`ready` was told to the world."""
@@ -98,6 +101,13 @@ class Engine:
     def served_by(self) -> str:
         """engine_id of the engine that it is, or is a part of: requests run under that."""
         return self.engine_id if self.gang is None else self.gang.leader
+
+    @property
+    def wanted_adapters(self) -> tuple[AdapterSpec, ...]:
+        """What its host was told to have it load."""
+        if self.adapters is not None:
+            return self.adapters
+        return () if self.manifest is None else self.manifest.adapters
 
     @property
     def slots(self) -> int:
@@ -187,6 +197,7 @@ class Host:
                 manifest=engine.manifest,
                 start_id=engine.start_id,
                 sleep_level=0 if self.engine is not None else dormitory.level_of(engine.manifest),
+                adapters=engine.wanted_adapters,
                 gang=engine.gang,
             ),
         )
@@ -292,10 +303,12 @@ class Host:
         self._observe(report, now_s)
         return self._gist() != before
 
-    def _gist(self) -> tuple[EnginePhase | None, bool, str | None]:
+    def _gist(self) -> tuple[EnginePhase | None, bool, str | None, tuple[AdapterReport, ...]]:
         engine = self.engine
-        url = None if engine is None or engine.report is None else engine.report.url
-        return None if engine is None else engine.phase, self.leaving is None, url
+        if engine is None or engine.report is None:
+            return None if engine is None else engine.phase, self.leaving is None, None, ()
+        report = engine.report
+        return engine.phase, self.leaving is None, report.url, report.adapters
 
     def _observe(self, report: EngineReport | None, now_s: float) -> None:
         told = None if report is None else report.engine_id

@@ -14,6 +14,7 @@ from typing import Self
 from models.errors import ConflictError, ManifestError, ModelNotFoundError
 from models.manifest import Manifest
 from models.sources import check_local
+from models.tasks import Task
 from serving.controller.store import Store, StoredModel, StoredRevision
 
 GIB = 1024**3
@@ -100,6 +101,8 @@ def engine_digest(manifest: Manifest) -> str:
     """Equal for manifests that give the same engine; scaling is not part of it."""
     parts = {"name", "source", "weights", "profile", "engine", "resources"}
     text = manifest.model_dump_json(include=parts)
+    if manifest.task in (Task.EMBED, Task.CLASSIFY) and "runner" not in manifest.engine.args:
+        text += "pooling"  # what else it is for takes no argument
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable
 
 from models.secrets import SecretError, Secrets
+from serving.controller.adapters import loaded_in, routes_of
 from serving.controller.binder import Life
 from serving.controller.changes import Changes
 from serving.controller.observed import Engine
@@ -22,7 +23,7 @@ def make_route(
     secrets: Secrets | None = None,
 ) -> ModelRoute:
     """One model as gateways see it; of its bound engines those that are ready, by id."""
-    endpoints = _elsewhere(model, secrets)
+    engines, endpoints = list(engines), _elsewhere(model, secrets)
     max_model_len = model.manifest.engine.max_model_len
     for engine in engines:
         report = engine.report
@@ -35,6 +36,7 @@ def make_route(
                     revision=engine.revision,
                     slots=engine.slots,
                     kv_tokens=0 if report.load is None else report.load.kv_tokens,
+                    adapters=loaded_in(engine),
                 )
             )
             max_model_len = report.max_model_len or max_model_len
@@ -49,6 +51,8 @@ def make_route(
         ttft_s=model.manifest.scaling.slo.ttft_s,
         tpot_s=model.manifest.scaling.slo.tpot_s,
         canary=canary,
+        adapters=routes_of(model, engines),
+        task=model.manifest.task,
     )
 
 

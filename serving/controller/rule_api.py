@@ -3,8 +3,8 @@
 from fastapi import APIRouter, Depends
 from pydantic import TypeAdapter, ValidationError
 
+from models.adapters_spec import ServedName as ModelName
 from models.errors import BadRequestError
-from models.manifest import Name as ModelName
 from serving.controller.callers import Deed, Here, require_permission
 from serving.controller.limit_store import LimitStore
 from serving.controller.price_store import PriceStore

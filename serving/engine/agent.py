@@ -190,6 +190,8 @@ class HostAgent:
                     self._begin(self._assignment.engine)
             if self._run is not None and (wanted := self._assignment.engine) is not None:
                 self._run.rest(wanted.sleep_level, wanted.start_id)
+                if wanted.adapters is not None:
+                    self._run.adapt(wanted.adapters)
 
     def _in_step(self) -> bool:
         wanted = self._assignment.engine

@@ -4,11 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from models.manifest import EngineArgument, Manifest
+from models.tasks import Task
 from serving.engine.gang import gang_arguments, ranks_environment
 from serving.engine.load_format import load_format
 from serving.protocol import GangPlace
 
 GUARD = "serving.engine.guard.TokenGuard"
+RUNTIME_LORA = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
+"""Opens vLLM's routes that load adapters; behind the token like all others, and no tenant's."""
 CPU_KV_CACHE_GIB = 0.0625
 """vLLM's own default on a CPU is 92 % of the machine's memory."""
 
@@ -40,9 +43,10 @@ def vllm_environment(manifest: Manifest, accelerators: tuple[str, ...]) -> dict[
         manifest: The model.
         accelerators: Ids of the accelerators that the host holds.
     """
+    found = {} if manifest.engine.lora is None else dict(RUNTIME_LORA)
     if manifest.resources.accelerator == "cpu":
-        return ranks_environment(manifest)
-    found = {"CUDA_VISIBLE_DEVICES": ",".join(accelerators)}
+        return found | ranks_environment(manifest)
+    found["CUDA_VISIBLE_DEVICES"] = ",".join(accelerators)
     if manifest.scaling.idle != "stop":
         found["VLLM_SERVER_DEV_MODE"] = "1"  # its routes of sleep; behind the token like all others
     return found
@@ -84,6 +88,13 @@ def _arguments(manifest: Manifest, folder: Path, installed: frozenset[str]) -> I
     if engine.reasoning_parser is not None:
         yield f"--reasoning-parser={engine.reasoning_parser}"
 
+    if engine.lora is not None:
+        yield "--enable-lora"
+        yield f"--max-lora-rank={engine.lora.max_rank}"
+        yield f"--max-loras={engine.lora.at_once}"
+        yield f"--max-cpu-loras={engine.lora.in_memory}"
+    if manifest.task in (Task.EMBED, Task.CLASSIFY) and "runner" not in engine.args:
+        yield "--runner=pooling"
     if manifest.scaling.idle != "stop":
         yield "--enable-sleep-mode"
     yield "--enable-request-id-headers"

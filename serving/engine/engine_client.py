@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 
@@ -96,6 +97,39 @@ class EngineClient:
         if level == DISCARDED:  # its weights are to be read again, and what it cached is void
             await self._turn("/collective_rpc", {"method": "reload_weights"})
             await self._turn("/reset_prefix_cache")
+
+    async def load_adapter(self, name: str, folder: Path) -> None:
+        """Has the engine serve a LoRA adapter under a name; 10 ms for a small one.
+
+        Raises:
+            UpstreamError: If it does not; what it says of the adapter is in the message.
+        """
+        # Not `load_inplace`: vLLM 0.32 then reads the files again for each batch.
+        body = {"lora_name": name, "lora_path": str(folder)}
+        await self._ask_for_adapter("/v1/load_lora_adapter", body)
+
+    async def unload_adapter(self, name: str) -> None:
+        """Has the engine forget a LoRA adapter; requests that run with it go on.
+
+        Raises:
+            UpstreamError: If it does not, or never had it.
+        """
+        await self._ask_for_adapter("/v1/unload_lora_adapter", {"lora_name": name})
+
+    async def _ask_for_adapter(self, path: str, body: dict[str, str]) -> None:
+        try:
+            answer = await self._http.post(path, json=body, timeout=PROBE_TIMEOUT_S)
+        except httpx.HTTPError as exc:
+            raise UpstreamError(f"the engine did not answer {path}: {exc!r}") from exc
+        if answer.is_success:
+            return
+        try:
+            said = str(answer.json()["error"]["message"])
+        except (ValueError, LookupError, TypeError):
+            said = f"status {answer.status_code}"
+        raise UpstreamError(
+            f"the engine refused the adapter: {said[:400]}", hint="the engine's log says more"
+        )
 
     async def _turn(self, path: str, body: object = None) -> None:
         try:

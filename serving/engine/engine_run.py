@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ from typing import Any
 import httpx
 
 from models.errors import PenstockError, UnavailableError, UnreachableError, UpstreamError
+from models.manifest import AdapterSpec
 from models.sources import Have
 from serving import logs
 from serving.engine import compile_cache, recorder
+from serving.engine.adapters import AdapterKeeper
 from serving.engine.arguments import vllm_arguments, vllm_environment
 from serving.engine.engine_client import EngineClient, Probe
 from serving.engine.gang import gang_environment
@@ -34,6 +36,9 @@ from serving.protocol import (
 
 KEPT_LOGS = 20
 """Logs of engines that are kept for each model."""
+
+ADAPTERS_PATIENCE_S = 30.0
+"""How long an engine that could serve waits for its LoRA adapters; the rest come while it does."""
 
 LAUNCHER_RETRY_S = 0.02
 """Between two tries to reach a launcher that is still importing; a failed connect costs nothing."""
@@ -94,6 +99,7 @@ class EngineRun:
         self._lease: Lease | None = None
         self._weights: Have | None = None
         self._client: EngineClient | None = None
+        self._adapters = AdapterKeeper(assignment.manifest, around.weights)
         self._token = secrets.token_urlsafe(32)
         folder = around.log_dir.absolute() / "engines" / assignment.manifest.name
         self._log_path = folder / f"{assignment.engine_id}.log"
@@ -131,6 +137,11 @@ class EngineRun:
         self._wanted_level, self._start_id = level, start_id
         self._turn.set()
 
+    def adapt(self, adapters: tuple[AdapterSpec, ...]) -> None:
+        """Has the engine load these LoRA adapters, and no others; for an event loop that runs."""
+        if self._assignment.manifest.engine.lora is not None and self._serves:
+            self._adapters.want(adapters)
+
     def stop(self, *, drain: bool = True) -> None:
         """Has the engine drained, unless that is in vain, and ended; `run` then returns."""
         self._drains = drain
@@ -159,6 +170,8 @@ class EngineRun:
         gang = self._assignment.gang
         self._weights = await around.weights.have(manifest)
         folder = self._weights.folder
+        given = self._assignment.adapters
+        self.adapt(manifest.adapters if given is None else given)  # fetched while it starts
         if self._weights.waited:
             self._mark(StartPhase.FETCHED, time.time())
         compiled = None
@@ -265,13 +278,45 @@ class EngineRun:
             self._mark(StartPhase.ENGINE_READY, time.time())
             probe = await self._client.probe(self._assignment.manifest.name)
             self._mark(StartPhase.PROBED, time.time())
-        self._change(
-            phase=EnginePhase.READY,
-            url=url,
-            token=self._token,
-            max_model_len=probe.max_model_len,
-        )
-        await self._client.load()  # from now on it counts its steps
+        async with self._adapted(self._client):
+            self._change(
+                phase=EnginePhase.READY,
+                url=url,
+                token=self._token,
+                max_model_len=probe.max_model_len,
+            )
+            await self._watch(self._client, url)
+
+    @contextlib.asynccontextmanager
+    async def _adapted(self, client: EngineClient) -> AsyncIterator[None]:
+        """While the block runs, the engine has the adapters that are wanted, or says why not."""
+        if self._assignment.manifest.engine.lora is None or self._weights is None:
+            yield
+            return
+        keeping = asyncio.create_task(self._adapters.run(client, self._weights.folder))
+        telling = asyncio.create_task(self._tell_of_adapters())
+        try:
+            with contextlib.suppress(TimeoutError):  # the model need not wait for them for ever
+                async with asyncio.timeout(ADAPTERS_PATIENCE_S):
+                    await self._adapters.settled.wait()
+            self._report = self._report.model_copy(update={"adapters": self._adapters.reports})
+            yield
+        finally:
+            await cancel(keeping, telling)
+
+    async def _tell_of_adapters(self) -> None:
+        while True:
+            await self._adapters.changed.wait()
+            self._adapters.changed.clear()
+            self._change(adapters=self._adapters.reports)
+
+    async def _watch(self, client: EngineClient, url: str) -> None:
+        """Looks after the engine.
+
+        Raises:
+            UpstreamError: If it is not well.
+        """
+        await client.load()  # from now on it counts its steps
         failures = 0
         while failures < self._around.health_failures:
             with contextlib.suppress(TimeoutError):
@@ -279,10 +324,10 @@ class EngineRun:
                     await self._turn.wait()
             self._turn.clear()
             while self._level != self._wanted_level:
-                await self._turn_over(self._client, url)
-            failures = 0 if await self._client.is_healthy() else failures + 1
+                await self._turn_over(client, url)
+            failures = 0 if await client.is_healthy() else failures + 1
             # No news: the host's next report bears it along.
-            load = await self._client.load()
+            load = await client.load()
             self._report = self._report.model_copy(update={"load": load})
         raise UpstreamError(f"the engine failed {failures} health checks in a row")
 
@@ -334,6 +379,7 @@ class EngineRun:
                     async for _ in self._lease.events():
                         pass
             await self._lease.close()
+        await self._adapters.close()
         if self._weights is not None:
             self._weights.release()
 

@@ -6,15 +6,16 @@ Fetches block, so they run in threads; this module is the event loop's side of `
 import asyncio
 import contextlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from models import sources
+from models.adapters_spec import served_name
 from models.cache import NodeCache
 from models.cache_progress import Progress
 from models.errors import PenstockError
-from models.manifest import Manifest
+from models.manifest import AdapterSpec, Manifest
 from models.secrets import Secrets
 from models.sources import Access, Have
 from serving import logs
@@ -31,6 +32,14 @@ class Weights(Protocol):
 
     async def have(self, manifest: Manifest) -> Have:
         """The model's folder, fetched where it has to be; in use until it is released.
+
+        Raises:
+            PenstockError: If it cannot be had; in a sentence for the operator.
+        """
+        ...
+
+    async def have_adapter(self, manifest: Manifest, adapter: AdapterSpec) -> Have:
+        """A LoRA adapter's folder of the node cache; in use until it is released.
 
         Raises:
             PenstockError: If it cannot be had; in a sentence for the operator.
@@ -91,6 +100,18 @@ class NodeWeights:
         # Nobody waits for it: the engine's own reading only finds less left to do.
         asyncio.get_running_loop().run_in_executor(None, _try_to_read_ahead, have.folder)
         return have
+
+    async def have_adapter(self, manifest: Manifest, adapter: AdapterSpec) -> Have:
+        """See Weights. Local folders are copied too: vLLM may read an adapter again at any time,
+        and an engine dies where its files are gone or changed by then."""
+        access = replace(self._access(manifest), adapter=True, copy=True, sha256=None)
+        name = served_name(manifest.name, adapter.name)
+        fetch = _Fetch(name, adapter.source)
+        self._starting[name] = fetch
+        try:
+            return await self._in_thread(fetch, access)
+        finally:
+            self._starting.pop(name, None)
 
     def want(self, manifests: tuple[Manifest, ...]) -> None:
         """See Weights."""

@@ -28,16 +28,20 @@ HALVE_AFTER = 4096
 """Requests after which all counts are halved: what is hot is hot now."""
 
 
-def keys_of(tenant: str, session: str, prefix: bytes) -> tuple[int, ...]:
+def keys_of(tenant: str, session: str, prefix: bytes, adapter: str = "") -> tuple[int, ...]:
     """The keys of a request, the most general first: 8 KiB take 4 us.
 
     Args:
         tenant: Whose prefix cache it is: organisations do not share one.
         session: What the tenant says that related requests have in common.
         prefix: The prompt's first bytes.
+        adapter: Of the model: an engine has a few at hand, and caches prompts for each apart.
     """
     keys: list[int] = []
     key = crc32(tenant.encode())
+    if adapter:
+        keys.append(crc32(b"\1" + adapter.encode()))
+        key = crc32(adapter.encode(), key)
     if session:
         key = crc32(b"\0" + session.encode("utf-8", "replace"), key)
         keys.append(key)
@@ -46,7 +50,7 @@ def keys_of(tenant: str, session: str, prefix: bytes) -> tuple[int, ...]:
         key = crc32(prefix[begin:end], key)
         keys.append(key)
         begin, end = end, 2 * end
-    if not keys and prefix:
+    if len(keys) == bool(adapter) and prefix:
         keys.append(crc32(prefix, key))
     return tuple(keys)
 

@@ -107,6 +107,8 @@ class Balancer:
         """
         if not self._new:
             return self._choose(ticket, now_s, self._routed)
+        if ticket.adapter and not self.has(ticket.adapter, self._old):
+            return self._choose(ticket, now_s, self._new)
         tries = ticket.tries_new and not ticket.avoid
         if tries and (found := self._choose(ticket, now_s, self._new)) is not None:
             return found
@@ -155,6 +157,11 @@ class Balancer:
     def can_serve(self, now_s: float) -> bool:
         """Whether any endpoint takes requests, now or as soon as one ends."""
         return any(endpoint.takes_requests(now_s) for endpoint in self._routed.values())
+
+    def has(self, adapter: str, among: Mapping[str, Endpoint] | None = None) -> bool:
+        """Whether any endpoint has the adapter loaded."""
+        endpoints = self._routed if among is None else among
+        return any(adapter in endpoint.route.adapters for endpoint in endpoints.values())
 
     def in_flight(self) -> dict[str, int]:
         """Requests that run in each engine, those that left the table included."""

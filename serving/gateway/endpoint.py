@@ -79,6 +79,8 @@ class Endpoint:
             return False
         if ticket.on_trial and self.trials:
             return False
+        if ticket.adapter and ticket.adapter not in self.route.adapters:
+            return False
         if not self._has_room_to_prefill(ticket, patience_tokens):
             return False
         return not self.loads or self.kv_tokens + ticket.tokens <= self.kv_limit

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from models.adapters_spec import served_name, split_name
 from models.errors import DeadlineError, ModelFailedError, PenstockError
 from serving.gateway.affinity import keys_of
 from serving.gateway.balancer import Balancer
@@ -14,7 +15,7 @@ from serving.gateway.desk import Desk
 from serving.gateway.endpoint import Endpoint
 from serving.gateway.estimates import Estimates
 from serving.gateway.objectives import misses, tpot_s
-from serving.gateway.places import LaneLimits, Place, not_found
+from serving.gateway.places import AdapterAwayError, LaneLimits, Place, not_found
 from serving.gateway.prefill import PrefillSpeed
 from serving.gateway.queue import WaitingLine
 from serving.gateway.retries import RetryBudget
@@ -53,6 +54,8 @@ class Lane:
         self._running: dict[str, tuple[Place, Endpoint]] = {}
         self.alarm = alarm
         self.trials = Trials()
+        self._apart, self._max_apart = 0, limits.max_queued  # who waits for adapters to be loaded
+        self._adapters_moved = asyncio.Event()
         self._follow(route)
 
     def place(self, visit: Visit, call: Call, deadline_s: float) -> Place:
@@ -62,6 +65,7 @@ class Lane:
             deadline_s: How long it may wait, since it came.
         """
         tenant = visit.org_id or visit.key_id
+        adapter = split_name(call.model)[1]
         place = Place(
             visit.start_id,
             visit.began_s,
@@ -71,7 +75,8 @@ class Lane:
             tier=tier_of(call.service_tier),
             prompt_tokens=self.estimates.prompt(call.prompt_bytes),
             output_tokens=self.estimates.output(call.max_tokens, call.n),
-            keys=keys_of(tenant, call.session, call.prefix),
+            adapter=adapter,
+            keys=keys_of(tenant, call.session, call.prefix, adapter),
             visit=visit,
             streams=call.stream,
             prompt_bytes=call.prompt_bytes,
@@ -95,7 +100,9 @@ class Lane:
             ModelFailedError: If the model's engines do not start.
             ModelNotFoundError: If the model is deleted meanwhile.
         """
-        endpoint = await self._take(place, again)
+        endpoint = await (
+            self._take_adapted(place, again) if place.adapter else self._take(place, again)
+        )
         try:
             yield endpoint
         except asyncio.CancelledError:
@@ -112,7 +119,16 @@ class Lane:
         self._follow(route)
         if self.failed:
             self._send_away(self.line.clear(), self._failure)
+        # Nobody else waits behind those whose adapter no engine has.
+        lacking = {a.name for a in route.adapters if self._lacks(a.name)}
+        self._send_away(self.line.waiting_for(lacking) if lacking else [], AdapterAwayError)
+        self._adapters_moved.set()
+        self._adapters_moved = asyncio.Event()
         self.pump()
+
+    def has(self, adapter: str) -> bool:
+        """Whether the model has such an adapter, loaded or not."""
+        return any(one.name == adapter for one in self.route.adapters)
 
     def _follow(self, route: ModelRoute) -> None:
         news = () if route.canary is None else route.canary.revisions
@@ -123,6 +139,7 @@ class Lane:
         self.retired = True
         self.balancer.update((), time.monotonic())
         self._send_away(self.line.clear(), lambda: not_found(self.route.name))
+        self._adapters_moved.set()
 
     def eject(self, endpoint: Endpoint, for_s: float | None = None) -> None:
         """Keeps requests from an endpoint that failed, for longer each time, or for `for_s`."""
@@ -181,6 +198,46 @@ class Lane:
     def failed(self) -> bool:
         """Whether nothing can serve the model until an operator has looked."""
         return self.route.state is ModelState.FAILED and not self.route.endpoints
+
+    def _lacks(self, adapter: str) -> bool:
+        """Whether there are engines, and none of them has the adapter."""
+        return bool(self.route.endpoints) and not self.balancer.has(adapter)
+
+    async def _take_adapted(self, place: Place, again: bool) -> Endpoint:
+        """As `_take`, of a request that only engines with its adapter can serve.
+
+        While none of those that are ready has it, as just after it was added, the request waits
+        beside the line: it must not keep others from engines that serve them.
+        """
+        while True:
+            if self._lacks(place.adapter):
+                await self._until_loaded(place)
+            try:
+                return await self._take(place, again)
+            except AdapterAwayError:
+                continue
+
+    async def _until_loaded(self, place: Place) -> None:
+        if self._apart >= self._max_apart:
+            raise self.line.full(time.monotonic())
+        self._apart += 1
+        try:
+            async with asyncio.timeout(place.deadline_s - time.monotonic()):
+                while self._lacks(place.adapter):
+                    route = next((a for a in self.route.adapters if a.name == place.adapter), None)
+                    served = served_name(self.route.name, place.adapter)
+                    if route is None or self.retired:
+                        raise not_found(served)
+                    if route.failed:
+                        raise ModelFailedError(f"{served} has failed: its adapter was not loaded")
+                    await self._adapters_moved.wait()
+        except TimeoutError:
+            waited_s = time.monotonic() - place.arrived_s
+            raise DeadlineError(
+                f"no engine of {self.route.name} had its adapter within {waited_s:.0f} s"
+            ) from None
+        finally:
+            self._apart -= 1
 
     async def _take(self, place: Place, again: bool) -> Endpoint:
         now_s = time.monotonic()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from models.adapters_spec import split_name
 from models.errors import UnavailableError
 from serving.gateway.lane import Alarm, Lane
 from serving.gateway.places import LaneLimits, not_found
@@ -25,16 +26,17 @@ class Lanes:
         return iter(list(self._lanes.values()))
 
     def get(self, model: str) -> Lane:
-        """The lane of a model, awake or not.
+        """The lane of a model, awake or not; `model:adapter` is the model's.
 
         Raises:
-            ModelNotFoundError: If it is not deployed.
+            ModelNotFoundError: If it is not deployed, or has no such adapter.
             UnavailableError: If no routing table is there yet.
         """
         if not self.loaded:
             raise UnavailableError("the gateway is starting and knows no models yet")
-        lane = self._lanes.get(model)
-        if lane is None or lane.retired:
+        name, adapter = split_name(model)
+        lane = self._lanes.get(name)
+        if lane is None or lane.retired or (name != model and not lane.has(adapter)):
             raise not_found(model)
         return lane
 

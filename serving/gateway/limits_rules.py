@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from models.adapters_spec import split_name
 from serving.gateway.calls import Call
 from serving.gateway.limits_meter import Demand, Meter
 from serving.gateway.tokens import Tokens
@@ -70,11 +71,12 @@ class Rules:
         return self._meters.get((limit_id, kind))
 
     def touching(self, scopes: Iterable[str], model: str) -> tuple[Meter, ...]:
-        """The meters that a request counts on: of each scope, for its model and for all."""
+        """The meters that a request counts on: of each scope, for its model and for all. What an
+        adapter takes counts for its model too."""
         found: tuple[Meter, ...] = ()
         for scope in scopes:
-            found += self._by_scope.get((scope, model), ())
-            found += self._by_scope.get((scope, ALL_MODELS), ())
+            for name in _names(model):
+                found += self._by_scope.get((scope, name), ())
         return found
 
     def max_tokens(self, scopes: Iterable[str], model: str) -> int | None:
@@ -82,10 +84,16 @@ class Rules:
         caps = [
             cap
             for scope in scopes
-            for name in (model, ALL_MODELS)
+            for name in _names(model)
             if (cap := self._max_tokens.get((scope, name))) is not None
         ]
         return min(caps, default=None)
+
+
+def _names(model: str) -> tuple[str, ...]:
+    """Under which names limits of a model stand."""
+    base = split_name(model)[0]
+    return (model, ALL_MODELS) if base == model else (model, base, ALL_MODELS)
 
 
 def estimate(call: Call, route: str, longest: int | None) -> Estimate:

@@ -3,10 +3,17 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from models.errors import ModelNotFoundError
+from models.errors import ModelNotFoundError, UnavailableError
 from serving.gateway.endpoint import PREFILL_TOKENS, Endpoint
 from serving.gateway.tickets import Ticket
 from serving.gateway.visits import Visit
+
+
+class AdapterAwayError(UnavailableError):
+    """A request that waits in the line wants an adapter that no engine has at the moment."""
+
+    def __init__(self) -> None:
+        super().__init__("no engine has the adapter at the moment")
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ from serving.gateway.quarantine import QuarantinedError, fingerprint
 from serving.gateway.relay import EngineError, Relay
 from serving.gateway.stream import Transcript, WholeLines, split_at_error, status_in_error
 from serving.gateway.surface import Body, Operation
+from serving.gateway.tasks import check_task
 from serving.gateway.telemetry import GatewayMetrics
 from serving.gateway.tokens import last_usage
 from serving.gateway.tolls import Toll, Way
@@ -132,6 +133,7 @@ class Proxy:
             check_model(key, reading.model)
             lane = self._lanes.get(reading.model)
             visit.model = reading.model
+            check_task(lane.route, self._operation.path)
             if self._caps is not None:
                 self._caps.cap_answer(visit, reading)
             call = call_for(lane.route, reading, visit)

@@ -146,6 +146,10 @@ class WaitingLine(Generic[TicketT]):
         self._queues[ticket.tier].counters.charge(ticket.tenant, tokens, ticket.weight)
         self._tiers.charge(ticket.tier, tokens, TIER_WEIGHTS[ticket.tier])
 
+    def waiting_for(self, adapters: Set[str]) -> list[TicketT]:
+        """Those who want one of these adapters."""
+        return [ticket for ticket in self._by_age if ticket.adapter in adapters]
+
     def clear(self) -> list[TicketT]:
         """Sends everybody away and says who they were."""
         gone = list(self._by_age)

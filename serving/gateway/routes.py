@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
+from models.adapters_spec import served_name
 from models.errors import NotFoundError, UnavailableError
 from serving.gateway.auth import Keyring, check_model
 from serving.gateway.lanes import Lanes
@@ -27,6 +28,8 @@ class ModelObject(BaseModel):
     created: int
     owned_by: str = "penstock"
     max_model_len: int | None = None
+    parent: str | None = None
+    """The model that this is a LoRA adapter of."""
 
 
 class ModelList(BaseModel):
@@ -47,12 +50,14 @@ def make_router(keyring: Keyring, lanes: Lanes, metrics: GatewayMetrics) -> APIR
     async def list_models(request: Request) -> ModelList:
         key = authenticate(request)
         _need_table(lanes)
-        return ModelList(data=[_model_object(r) for r in lanes.routes() if key.may_call(r.name)])
+        served = [each for route in lanes.routes() for each in _model_objects(route)]
+        return ModelList(data=[each for each in served if key.may_call(each.id)])
 
     @router.get("/v1/models/{model:path}", response_model=ModelObject)
     async def get_model(request: Request, model: str) -> ModelObject:
         check_model(authenticate(request), model)
-        return _model_object(lanes.get(model).route)
+        served = _model_objects(lanes.get(model).route)
+        return next(each for each in served if each.id == model)
 
     @router.api_route(STORED, methods=["GET", "POST", "DELETE"])
     async def stored_response(request: Request, response_id: str) -> JSONResponse:
@@ -84,5 +89,10 @@ def _need_table(lanes: Lanes) -> None:
         raise UnavailableError("the gateway is starting and knows no models yet")
 
 
-def _model_object(route: ModelRoute) -> ModelObject:
-    return ModelObject(id=route.name, created=route.created, max_model_len=route.max_model_len)
+def _model_objects(route: ModelRoute) -> list[ModelObject]:
+    """The model, and behind it each of its adapters."""
+    longest = route.max_model_len
+    model = ModelObject(id=route.name, created=route.created, max_model_len=longest)
+    adapters = (served_name(route.name, adapter.name) for adapter in route.adapters)
+    parent = {"parent": route.name}
+    return [model, *(model.model_copy(update={"id": name} | parent) for name in adapters)]

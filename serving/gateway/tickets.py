@@ -37,6 +37,7 @@ class Ticket:
     tier: Tier = Tier.DEFAULT
     prompt_tokens: int = 0  # estimated
     output_tokens: int = 0  # estimated
+    adapter: str = ""  # LoRA adapter that its engine must have loaded
     keys: tuple[int, ...] = ()  # for prefix affinity, the most general first
     key: int | None = None  # the one of them that it goes by, once that is known
     tries_new: bool = False  # it goes to a canary's new revision

@@ -162,6 +162,9 @@ class FakePlatform:
                 manifest = seen.manifest.model_copy(update={"scaling": scaling})
                 self.models[name] = seen.model_copy(update={"manifest": manifest})
                 return Applied(model=name, revision=2, changed=True)
+            case "PUT" | "DELETE", ["models", name, "adapters", _]:
+                self._model(name)
+                return Applied(model=name, revision=2, changed=True)
             case "GET", ["models", name, "capacity"]:
                 self._model(name)
                 return self.capacity
@@ -228,7 +231,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(200, "application/json", found.model_dump_json().encode())
 
-    do_GET = do_POST = do_PATCH = do_DELETE = _serve
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
 
     def _send(self, status: int, kind: str, body: bytes) -> None:
         self.send_response(status)

@@ -38,7 +38,7 @@ async def test_admin_api_deploys_shows_and_deletes_a_model(served: Served) -> No
             "revision": 1,
             "changed": True,
             "warnings": [],
-            "manifest": {"name": "guide", "source": "builtin://guide"},
+            "manifest": {"name": "guide", "source": "builtin://guide", "task": "generate"},
         },
     )
     same = await served.deploy()

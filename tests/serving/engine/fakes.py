@@ -10,7 +10,7 @@ import httpx
 from fastapi import FastAPI, Response
 
 from models.errors import PenstockError, UnreachableError
-from models.manifest import Manifest, parse_manifest
+from models.manifest import AdapterSpec, Manifest, parse_manifest
 from models.sources import Have
 from serving.engine.launch_protocol import Event, Exited, Forked, Reached, SpawnRequest
 from serving.protocol import (
@@ -101,6 +101,7 @@ class FakeEngine:
     healthy: bool = True
     completions_status: int = 200
     turn_status: int = 200
+    adapters: dict[str, str] = field(default_factory=dict)
     in_flight: int = 0
     seen: list[str] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
@@ -130,6 +131,13 @@ class FakeEngine:
                 return httpx.Response(self.completions_status, json={})
             case "/sleep" | "/wake_up" | "/collective_rpc" | "/reset_prefix_cache":
                 return httpx.Response(self.turn_status, json={})
+            case "/v1/load_lora_adapter":
+                asked = json.loads(request.content)
+                self.adapters[asked["lora_name"]] = asked["lora_path"]
+                return httpx.Response(200, text="Success")
+            case "/v1/unload_lora_adapter":
+                self.adapters.pop(json.loads(request.content)["lora_name"], None)
+                return httpx.Response(200, text="Success")
             case "/penstock/in_flight":
                 return httpx.Response(200, json={"in_flight": self.in_flight})
         return httpx.Response(404)
@@ -246,6 +254,9 @@ class FakeWeights:
         if self._failure is not None:
             raise self._failure
         return Have(Path(manifest.source.removeprefix("file://")), waited=self._waited)
+
+    async def have_adapter(self, manifest: Manifest, adapter: AdapterSpec) -> Have:
+        return Have(Path(adapter.source.removeprefix("file://")))
 
     def want(self, manifests: tuple[Manifest, ...]) -> None:
         self.wanted = manifests

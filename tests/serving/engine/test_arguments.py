@@ -34,6 +34,22 @@ def test_engine_on_gpus_keeps_vllms_defaults() -> None:
     assert {"--tensor-parallel-size=2", "--pipeline-parallel-size=2"} <= set(args)
 
 
+def test_room_for_adapters_is_asked_for_where_the_manifest_wants_it() -> None:
+    lora = {"max_rank": 32, "at_once": 2, "in_memory": 8}
+    args = arguments(engine={"lora": lora})
+    room = {"--enable-lora", "--max-lora-rank=32", "--max-loras=2", "--max-cpu-loras=8"}
+    assert room <= set(args)
+    assert "--enable-lora" not in arguments()
+    opened = vllm_environment(model(engine={"lora": lora}), ())
+    assert opened["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in vllm_environment(model(), ())
+
+
+def test_model_that_embeds_is_run_so() -> None:
+    assert "--runner=pooling" in arguments(task="embed")
+    assert "--runner=pooling" not in arguments(task="generate")
+
+
 def test_several_ranks_on_a_cpu_need_processes() -> None:
     assert "--distributed-executor-backend=mp" in arguments(resources={"tensor_parallel": 2})
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from models.errors import SourceError
+from models.manifest import AdapterSpec
 from serving.engine.engine_run import KEPT_LOGS, EngineRun, Surroundings
 from serving.engine.launch_protocol import Exited, Forked, Refused
 from serving.protocol import EngineAssignment, EnginePhase, EngineReport, GangPlace, StartPhase
+from tests.models.adapter_files import write_adapter, write_base
 from tests.serving.engine.fakes import (
     BIRTH,
     ENGINE_READY,
@@ -28,9 +30,9 @@ from tests.serving.engine.fakes import (
 class Watched:
     """An engine's run whose reports the test can wait for."""
 
-    def __init__(self, around: Surroundings, assigned: EngineAssignment | None = None) -> None:
+    def __init__(self, around: Surroundings, wanted: EngineAssignment | None = None) -> None:
         self._changed = asyncio.Event()
-        self.run = EngineRun(assigned or assignment(), around, self._changed.set)
+        self.run = EngineRun(wanted or assignment(), around, self._changed.set)
         self.task = asyncio.create_task(self.run.run())
 
     async def until(self, holds: Callable[[EngineReport], bool]) -> EngineReport:
@@ -71,9 +73,9 @@ def around(tmp_path: Path, launcher: FakeLauncher, engine: FakeEngine) -> Surrou
 
 @asynccontextmanager
 async def running(
-    around: Surroundings, assigned: EngineAssignment | None = None
+    around: Surroundings, wanted: EngineAssignment | None = None
 ) -> AsyncIterator[Watched]:
-    watched = Watched(around, assigned)
+    watched = Watched(around, wanted)
     try:
         yield watched
     finally:
@@ -95,6 +97,29 @@ async def test_start_marks_its_phases_in_order_with_the_launchers_times(
         ]
         assert [mark.at for mark in report.marks][1:] == [10.0, 11.0, 12.0, 13.0]
         assert (report.pid, report.max_model_len) == (4711, 2048)
+
+
+async def test_engine_has_its_adapters_before_it_is_ready_and_others_while_it_runs(
+    around: Surroundings, engine: FakeEngine, tmp_path: Path
+) -> None:
+    write_base(tmp_path / "base")
+    pirate, cat = (
+        AdapterSpec(name=name, source=write_adapter(tmp_path / name).as_uri())
+        for name in ("pirate", "cat")
+    )
+    wanted = assignment(lora={})
+    source = (tmp_path / "base").as_uri()
+    wanted = wanted.model_copy(
+        update={"manifest": wanted.manifest.model_copy(update={"source": source}),
+                "adapters": (pirate,)}
+    )  # fmt: skip
+    async with running(around, wanted) as watched:
+        report = await watched.until_phase(EnginePhase.READY)
+        assert [told.name for told in report.adapters] == ["pirate"]
+        assert set(engine.adapters) == {"tiny:pirate"}
+        watched.run.adapt((pirate, cat))
+        await watched.until(lambda report: len(report.adapters) == 2)
+        assert set(engine.adapters) == {"tiny:pirate", "tiny:cat"}
 
 
 async def test_engine_is_not_ready_before_its_probe_was_answered(
