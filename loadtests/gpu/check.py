@@ -1,15 +1,17 @@
 """`python -m loadtests.gpu.check`: all parts, one JSON file, and a short table last.
 
 `check.sh` beside it makes an environment from a folder of wheels first. Exit codes: 0 all parts
-went well; 1 a part did not; 2 bad arguments; 3 a bar was missed. Progress goes to stderr.
+went well; 1 a part did not; 2 bad arguments; 3 a bar was missed; 130 ended from outside. Progress
+goes to stderr.
 """
 
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +23,7 @@ from loadtests.gpu.parts import PARTS
 from loadtests.gpu.plan import Plan, on_cpu, on_gpu
 from loadtests.gpu.runner import Result, Task, run_all
 
-OK, FAILED, USAGE, MISSED = 0, 1, 2, 3
+OK, FAILED, USAGE, MISSED, INTERRUPTED = 0, 1, 2, 3, 130
 BUDGET_S = 1500.0
 """25 minutes."""
 FINE = ("ok", "skipped")
@@ -115,16 +117,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"  {last.status} after {last.seconds:.1f} s {last.said}\n")
         out.write_text(document(plan, began_at, results, bars(results)))
 
-    results = run_all(
-        tasks(plan, parsed.parts), plan.folder, parsed.budget_s,
-        used_mib=smi.used_mib_after, clean_up=lambda part: clean_up(plan, part),
-        on_begin=begin, on_end=end,
-    )  # fmt: skip
+    # As Ctrl-C: the part that runs is ended, with its platform.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        results = _run(parsed, plan, begin, end)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"ended from outside; what was measured is in {out}\n")
+        return INTERRUPTED
     judged = bars(results)
     sys.stdout.write(table(results, judged, binding=not plan.cpu) + f"\n\n{out}\n")
     if any(result.status not in FINE for result in results):
         return FAILED
     return MISSED if not plan.cpu and any(bar.met is False for bar in judged) else OK
+
+
+def _run(
+    parsed: argparse.Namespace,
+    plan: Plan,
+    begin: Callable[[Task], None],
+    end: Callable[[list[Result]], None],
+) -> list[Result]:
+    return run_all(
+        tasks(plan, parsed.parts), plan.folder, parsed.budget_s,
+        used_mib=smi.used_mib_after, clean_up=lambda part: clean_up(plan, part),
+        on_begin=begin, on_end=end,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -236,8 +236,8 @@ def platform(plan: Plan, part: str) -> Iterator[tuple[Platform, float]]:
     _share_compiled(plan, running.data_dir)
     hosts = ("--hosts", "1") if plan.cpu else ("--gpus", "1")
     began_s = time.monotonic()
-    running.penstock("up", "--detach", "--port", "0", "--no-deploy", *hosts, *where)
     try:
+        running.penstock("up", "--detach", "--port", "0", "--no-deploy", *hosts, *where)
         yield running, time.monotonic() - began_s
     finally:
         running.penstock("down", *where)

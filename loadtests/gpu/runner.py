@@ -72,8 +72,10 @@ def run_all(
             continue
         on_begin(task)
         before = used_mib(None)
-        result = _run(task, folder, min(task.limit_s, left_s))
-        clean_up(task.name)
+        try:
+            result = _run(task, folder, min(task.limit_s, left_s))
+        finally:  # also where the check itself is ended
+            clean_up(task.name)
         result.gpu_mib = (before, used_mib(before))
         results.append(result)
         on_end(results)

@@ -1,9 +1,13 @@
 """Parts have limits of their own, and none costs another its figures."""
 
 import json
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
+
+import pytest
 
 from loadtests.gpu.runner import LEAST_S, Result, Task, run_all
 
@@ -92,3 +96,22 @@ def test_figures_of_an_earlier_check_are_not_taken_for_this_ones(tmp_path: Path)
     (tmp_path / "a.json").write_text(json.dumps(FINE))
     (result,) = run_all([task("a", "")], tmp_path, 600)
     assert result == Result("a", "failed", "its process ended with 0", result.seconds)
+
+
+def test_part_is_ended_and_cleaned_up_after_where_the_check_itself_is_ended(
+    tmp_path: Path,
+) -> None:
+    def interrupt() -> None:
+        while not (tmp_path / "hangs.json.pid").exists():
+            time.sleep(0.01)
+        signal.raise_signal(signal.SIGINT)
+
+    ended: list[str] = []
+    hangs = Task("hangs", ["sh", "-c", HANG], 60.0)
+    interrupter = threading.Thread(target=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_all(
+            [hangs], tmp_path, 600, clean_up=ended.append, on_begin=lambda _: interrupter.start()
+        )
+    interrupter.join()
+    assert ended == ["hangs"]
