@@ -29,6 +29,8 @@ KEPT = 3
 SEARCH_SHARE = 0.5
 """Of the budget, where pairs are to follow."""
 LEAST_ARMS = 3
+PAIR = "pair"
+"""What the keys of trials for the comparison begin with."""
 DEFAULTS: Settings = {}
 
 
@@ -103,10 +105,20 @@ class Search:
     def _first_failure(self) -> str:
         return next((t.failure for t in self.journal.trials() if t.failure), "unknown")
 
+    @property
+    def _searched_s(self) -> float:
+        """What the rungs have spent."""
+        made = self.journal.trials()
+        return sum(trial.took_s for trial in made if not trial.key.startswith(PAIR))
+
+    @property
+    def _search_s(self) -> float:
+        """What the rungs may spend; the rest is for the pairs."""
+        return self.wish.budget_s * (SEARCH_SHARE if self.wish.pairs else 1.0)
+
     def _affordable(self, unit_s: float) -> int:
         """Arms of the first rung, so that all rungs and the pairs fit the budget."""
-        share = SEARCH_SHARE if self.wish.pairs else 1.0
-        most, room_s = len(self.candidates) + 1, share * self.wish.budget_s
+        most, room_s = len(self.candidates) + 1, self._search_s
         for arms in range(most, LEAST_ARMS, -1):
             if unit_s * self._cost(arms) <= room_s:
                 return arms
@@ -126,14 +138,12 @@ class Search:
         scored = []
         for settings in arms:
             key = f"{rung}" if settings == DEFAULTS else f"{rung}-{_digest(settings)}"
-            if self.journal.get(key) is None and not self._affords(unit_s * COST[rung]):
+            cost_s = unit_s * COST[rung]
+            if self.journal.get(key) is None and self._searched_s + cost_s > self._search_s:
                 break
             trial = await self._trial(key, settings, rung)
             scored.append((settings, self._score(trial)))
         return scored
-
-    def _affords(self, cost_s: float) -> bool:
-        return self.journal.spent_s + cost_s <= self.wish.budget_s
 
     def _go_on(
         self,
@@ -157,9 +167,10 @@ class Search:
         for number in range(self.wish.pairs):
             names = [("best", best), ("defaults", DEFAULTS)]
             order = names if number % 2 == 0 else names[::-1]
-            keys = {name: f"pair-{_digest(best)}-{number}-{name}" for name, _ in names}
+            keys = {name: f"{PAIR}-{_digest(best)}-{number}-{name}" for name, _ in names}
             made = all(self.journal.get(key) is not None for key in keys.values())
-            if not made and not self._affords(2 * unit_s * COST[1]):
+            cost_s = 2 * unit_s * COST[1]
+            if not made and self.journal.spent_s + cost_s > self.wish.budget_s:
                 break
             found = {
                 name: self._score(await self._trial(keys[name], settings, 1, number))

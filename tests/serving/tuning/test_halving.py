@@ -179,3 +179,13 @@ async def test_arguments_that_break_the_slo_lose_to_slower_ones_that_keep_it(
     outcome = await found(FakeMachine(faults={"max_num_seqs": fast_but_late}), tmp_path)
     assert "max_num_seqs" not in outcome.best
     assert outcome.best["stream_interval"] == 4
+
+
+async def test_pairs_get_their_part_of_a_budget_that_is_short(tmp_path: Path) -> None:
+    """Engines that take minutes to start: few arms, and still more than one pair."""
+    machine = FakeMachine(start_s=60.0)
+    outcome = await found(machine, tmp_path, budget_s=1200.0)
+    assert outcome.best
+    assert outcome.paired is not None
+    assert 2 <= outcome.paired.pairs < 10
+    assert machine.now_s - 1000.0 <= 1200.0 + 66.0
