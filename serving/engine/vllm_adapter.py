@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from models.errors import BadRequestError, UnavailableError, UpstreamError
-from serving.engine import causes, recording, shared_memory, warm_modules
+from serving.engine import causes, recording, shared_memory, shared_steps, warm_modules
 from serving.engine.child import Mark
 from serving.engine.facade import Facade
 from serving.engine.guard import TOKEN_VARIABLE
@@ -136,6 +136,7 @@ def serve(arguments: Sequence[str], listener: socket.socket, mark: Mark) -> None
     if args.headless:
         serve_share(args, lambda: mark(StartPhase.ENGINE_READY))
     record_outputs()
+    _share_steps()
     uvloop.run(_serve(args, listener, mark))
 
 
@@ -385,6 +386,13 @@ def record_outputs() -> None:
     from vllm.v1.engine.output_processor import OutputProcessor
 
     recording.hook(OutputProcessor)
+
+
+def _share_steps() -> None:
+    """Has long prompts cut in the steps that several tenants share; the core is forked later."""
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    shared_steps.hook(Scheduler)
 
 
 def _load_what_was_compiled() -> None:
