@@ -8,18 +8,20 @@ import csv
 import io
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
+from sqlalchemy import Row
 
 from models.errors import BadRequestError
 from serving.controller import usage_queries
 from serving.controller.callers import Here, require_permission
 from serving.controller.http import read_body
 from serving.controller.internal import require_internal_token
+from serving.controller.price_store import PriceStore
 from serving.controller.usage_buckets import BucketQuery, page_of_usage, page_start
 from serving.controller.usage_keeper import LAG_S
 from serving.controller.usage_queries import EXPORTED, Span
@@ -30,12 +32,15 @@ from serving.metered import (
     UsageReceipt,
     UsageRow,
 )
+from serving.money import plain
+from serving.prices import PriceBook, charge
 from serving.usage_views import ExportFormat, GroupBy, ReconcileView, UsagePage, UsageView
 from serving.views import Items
 
 MAX_BODY_BYTES = 16 * 2**20
 DAY_S = 86_400.0
 EXPORTED_AT_ONCE = 500
+COLUMNS = (*EXPORTED, "engine_s", "price")
 
 log = get_logger(__name__)
 
@@ -110,16 +115,21 @@ async def export_usage(
     since: Since = None,
     until: Until = None,
 ) -> StreamingResponse:
-    """Single requests from `since` to `until`, by time."""
+    """Single requests from `since` to `until`, by time.
+
+    `engine_s` is for how long engines had it, `price` what its tokens cost in dollars by the price
+    book of its moment; both are empty where nobody knows.
+    """
+    book = await PriceStore(here.store).book()
     rows = usage_queries.export(here.store, _span(since, until))
     first = await anext(rows, None)  # a database that is away is told before the answer begins
 
     async def parts() -> AsyncIterator[str]:
         if how is ExportFormat.CSV:
-            yield _csv([EXPORTED])
-        block = [] if first is None else [tuple(first)]
+            yield _csv([COLUMNS])
+        block: list[tuple[object, ...]] = [] if first is None else [(*first, _price(first, book))]
         async for row in rows:
-            block.append(tuple(row))
+            block.append((*row, _price(row, book)))
             if len(block) >= EXPORTED_AT_ONCE:
                 yield _written(block, how)
                 block = []
@@ -179,12 +189,20 @@ def _span(since: float | None, until: float | None) -> Span:
     return span
 
 
-def _written(rows: list[tuple[object, ...]], how: ExportFormat) -> str:
+def _written(rows: Sequence[tuple[object, ...]], how: ExportFormat) -> str:
     if how is ExportFormat.CSV:
         return _csv(rows)
     return "".join(
-        orjson.dumps(dict(zip(EXPORTED, row, strict=True))).decode() + "\n" for row in rows
+        orjson.dumps(dict(zip(COLUMNS, row, strict=True))).decode() + "\n" for row in rows
     )
+
+
+def _price(row: Row[Any], book: PriceBook) -> str | None:
+    """Dollars for a request's tokens; None where nobody set a price, or the tokens are unknown."""
+    price = book.token_price(row.model, row.tier, row.at) if row.known else None
+    if price is None:
+        return None
+    return plain(charge(price, row.prompt, min(row.cached, row.prompt), row.completion))
 
 
 def _csv(rows: Sequence[Sequence[object]]) -> str:

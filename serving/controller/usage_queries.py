@@ -29,7 +29,7 @@ EXPORTED = (
     "status", "http_status", "prompt", "cached", "completion", "reasoning", "known", "ttft_s",
     "duration_s", "attempts", "engine_id",
 )  # fmt: skip
-"""Columns of an export, in their order."""
+"""Columns of an export, in their order; `engine_s` and `price` follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +85,20 @@ def in_hours(span: Span) -> ColumnElement[bool]:
 
 
 async def export(store: Store, span: Span) -> AsyncIterator[Row[Any]]:
-    """Single rows of the span by time, with the columns EXPORTED; a page at a time.
+    """Single rows of the span by time, with the columns EXPORTED and the seconds that their
+    attempts were in engines, as far as recorders have told; a page at a time.
 
     Raises:
         DatabaseError: If the database does not answer.
     """
-    columns = [USAGE.c[name] for name in EXPORTED]
+    attempts = ATTEMPTS.c
+    in_engines = (
+        select(func.sum(attempts.ended_at - attempts.started_at))
+        .where(attempts.usage_id == USAGE.c.usage_id, attempts.ended_at >= attempts.started_at)
+        .scalar_subquery()
+        .label("engine_s")
+    )
+    columns = [*(USAGE.c[name] for name in EXPORTED), in_engines]
     after: tuple[float, str] | None = None
     while True:
         query = (

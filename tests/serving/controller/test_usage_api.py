@@ -91,6 +91,22 @@ async def test_export_is_csv_or_json_lines(served: Served) -> None:
     assert nothing.text.count("\n") == 1, "the columns alone"
 
 
+async def test_export_says_what_a_request_cost_and_for_how_long_engines_had_it(
+    served: Served,
+) -> None:
+    since = {"since": AT - 1, "until": AT + 100, "format": "jsonl"}
+    await hand_in(served, row(1), row(2, model="other"), row(3, known=False, completion=0))
+    await tell(served, batch(attempt(1)))
+    new = {"model": "guide", "input": "2", "output": "6", "since": "2001-01-01T00:00:00Z"}
+    assert (await served.admin.post("/admin/v1/prices/tokens", json=new)).status_code == 201
+    answer = await served.admin.get("/admin/v1/usage/export", params=since)
+    lines = [orjson.loads(line) for line in answer.text.splitlines()]
+    assert [one["price"] for one in lines] == ["0.00005", None, None]  # 10 x 2 + 5 x 6 millionths
+    told = attempt(1)
+    assert lines[0]["engine_s"] == pytest.approx(told.ended_at - told.started_at)
+    assert lines[1]["engine_s"] is None
+
+
 async def test_reconcile_resolves_what_it_can_first(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
