@@ -122,7 +122,7 @@ class WaitingLine(Generic[TicketT]):
 
     def by_tier(self, now_s: float) -> dict[Tier, tuple[int, float]]:
         """How many wait in each class, and how long the one of them that came first; O(line)."""
-        seen = {tier: (0, 0.0) for tier in Tier}
+        seen = dict.fromkeys(Tier, (0, 0.0))
         for ticket in self._by_age:
             number, wait_s = seen[ticket.tier]
             seen[ticket.tier] = (number + 1, max(wait_s, now_s - ticket.arrived_s))
