@@ -179,8 +179,9 @@ def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
     )
     model.save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)  # safetensors makes it private
-    # Servers know no do_sample: they take greedy decoding for granted only at this temperature.
-    _amend(folder / "generation_config.json", temperature=0.0)
+    # Servers know no do_sample, and sample at temperature 1 if nothing is said. At 0 they would
+    # refuse to give several choices.
+    _amend(folder / "generation_config.json", temperature=0.1)
     tokenizer.save_pretrained(folder)
     # The template goes where every server looks for it, also those that know no .jinja files.
     _amend(folder / "tokenizer_config.json", chat_template=CHAT_TEMPLATE)
