@@ -367,14 +367,15 @@ def _inspect_imported_models_here() -> None:
     """Has vLLM look at a model's class in this process instead of in a new one, which takes 10 s.
 
     vLLM starts one because importing a model could initialise CUDA; a model that was imported
-    before the fork did not.
+    before the fork did not, and on a CPU none does.
     """
     from vllm.model_executor.models import registry
+    from vllm.platforms import current_platform
 
     ordinary = registry._LazyRegisteredModel.inspect_model_cls
 
     def inspect_model_cls(model: Any) -> Any:
-        if model.module_name in sys.modules:
+        if model.module_name in sys.modules or current_platform.is_cpu():
             return registry._ModelInfo.from_model_cls(model.load_model_cls())
         return ordinary(model)
 
