@@ -264,10 +264,10 @@ def features(bench: Bench, loads: Sequence[int]) -> dict[str, object]:
     def delay_ms(of: Sequence[Series], field_name: str) -> float | None:
         return milliseconds([v for series in of for v in getattr(series, field_name)], 0.5)
 
-    chunk = (middle(off, "us_per_chunk"), middle(on, "us_per_chunk"))
+    without, with_all = middle(off, "us_per_chunk"), middle(on, "us_per_chunk")
     return {
-        "us_per_chunk": {"off": chunk[0], "on": chunk[1]},
-        "more_cpu_a_chunk": round(chunk[1] / chunk[0] - 1, 3) if all(chunk) else None,
+        "us_per_chunk": {"off": without, "on": with_all},
+        "more_cpu_a_chunk": round(with_all / without - 1, 3) if without and with_all else None,
         "chunk_delay_p50_ms": {"off": delay_ms(off, "delays_us"), "on": delay_ms(on, "delays_us")},
         "ttft_p50_ms": {"off": delay_ms(off, "ttfts_us"), "on": delay_ms(on, "ttfts_us")},
         "bars": {"more_cpu_a_chunk": 0.15, "more_p50_ms": 0.3},
