@@ -31,7 +31,8 @@ case $2 in
         ;;
     --gpu)
         platforms=()
-        for tag in 1 2014 _2_17 _2_27 _2_28 _2_31 _2_34 _2_35; do
+        # Each tag by its name: pip takes no "2_35 or older" for another machine.
+        for tag in 1 2010 2014 $(seq -f '_2_%g' 5 35); do
             platforms+=(--platform "manylinux${tag}_x86_64")
         done
         target=(--python-version "$GPU_PYTHON" --only-binary :all: "${platforms[@]}")
