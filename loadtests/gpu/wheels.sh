@@ -9,8 +9,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 readonly PYTHON=${PYTHON:-python3}
 readonly VLLM=0.26.0 GPU_PYTHON=3.12
-readonly OWN='^(torch|torchaudio|torchvision|triton|nvidia-|cuda-)'
-# Not wanted by text serving, and of the machine's torch: see scripts/setup.sh.
+# What the machine's torch has brought; and torchcodec, which needs ffmpeg and which text does not.
+readonly CUDA='cublas|cuda-cupti|cuda-nvrtc|cuda-runtime|cudnn-cu13|cufft|cufile|curand|cusolver'
+readonly MORE='cusparse|cusparselt-cu13|nccl-cu13|nvjitlink|nvshmem-cu13|nvtx'
+readonly TORCH='torch|torchaudio|torchvision|torchcodec|triton|cuda-(toolkit|bindings|pathfinder)'
+readonly OWN="^($TORCH|nvidia-($CUDA|$MORE))\$"
 
 (($# == 2)) || { sed -n 's/^# \{0,1\}//p' "${BASH_SOURCE[0]}" | sed -n 2,8p >&2; exit 2; }
 readonly FOLDER=$1
