@@ -19,6 +19,7 @@ from typing import Annotated
 import httpx
 import psutil
 import uvicorn
+import uvloop
 from fastapi import Depends, FastAPI, Response
 
 from models.errors import BadRequestError, ConflictError, PenstockError
@@ -410,7 +411,7 @@ def main() -> int:
     """The process; returns its exit status."""
     configure("controller")
     try:
-        return asyncio.run(serve(ControllerSettings.load()))
+        return uvloop.run(serve(ControllerSettings.load()))
     except PenstockError as exc:
         log.error("cannot_start", error=str(exc), param=exc.param, hint=exc.hint)
         return exc.exit_code
