@@ -15,8 +15,12 @@ CHAT_TEMPLATE = (
 )
 
 
-def write(folder: Path, seed: int = 0) -> None:
-    """Writes configuration, tokenizer and safetensors weights of about 0.3M parameters."""
+def write(folder: Path, seed: int = 0, spread: float = 0.02) -> None:
+    """Writes configuration, tokenizer and safetensors weights of about 0.3M parameters.
+
+    With a spread of 0.02, as before a training, one token follows another for ever; with 0.2 the
+    text goes on and on, and shows each error of the arithmetic.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
@@ -46,6 +50,7 @@ def write(folder: Path, seed: int = 0) -> None:
         eos_token_id=SPECIAL.index("<|im_end|>"),
         bos_token_id=None,
         dtype="float32",
+        initializer_range=spread,
     )
     Qwen3ForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -55,5 +60,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--spread", type=float, default=0.02)
     options = parser.parse_args()
-    write(options.folder, options.seed)
+    write(options.folder, options.seed, options.spread)
