@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -98,8 +99,17 @@ def test_figures_of_an_earlier_check_are_not_taken_for_this_ones(tmp_path: Path)
     assert result == Result("a", "failed", "its process ended with 0", result.seconds)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Python leaves SIGINT alone where whoever started it ignores it, as shells do for jobs in the
+    background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_part_is_ended_and_cleaned_up_after_where_the_check_itself_is_ended(
-    tmp_path: Path,
+    tmp_path: Path, interruptible: None
 ) -> None:
     def interrupt() -> None:
         while not (tmp_path / "hangs.json.pid").exists():
