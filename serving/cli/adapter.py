@@ -9,7 +9,7 @@ from models.errors import PenstockError
 from serving.adapters import AdapterView, NewAdapter
 from serving.cli import client, output
 from serving.cli.client import AdminClient
-from serving.cli.inputs import checked
+from serving.cli.inputs import ModelArgument, checked
 from serving.cli.output import Format, OutputOption
 from serving.views import Applied, Items
 
@@ -21,7 +21,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Model = Annotated[str, typer.Argument(help="Name of the model.")]
 Name = Annotated[str, typer.Argument(help="Name of the adapter; tenants call MODEL:NAME.")]
 
 
@@ -34,7 +33,7 @@ class NotLoadedError(PenstockError):
 
 @app.command("add")
 def add(
-    model: Model,
+    model: ModelArgument,
     name: Name,
     source: Annotated[
         str, typer.Argument(help="Where it is: file:///folder, hf://org/name, s3://bucket/prefix.")
@@ -64,7 +63,7 @@ def add(
 
 
 @app.command("rm")
-def rm(model: Model, name: Name) -> None:
+def rm(model: ModelArgument, name: Name) -> None:
     """Take an adapter out of service; the model and its engines stay."""
     with client.connect() as admin:
         admin.remove(_path(model, name))
@@ -72,7 +71,7 @@ def rm(model: Model, name: Name) -> None:
 
 
 @app.command("list")
-def list_(model: Model, how: OutputOption = Format.TABLE) -> None:
+def list_(model: ModelArgument, how: OutputOption = Format.TABLE) -> None:
     """List a model's adapters, and in how many of its engines each is loaded."""
     with client.connect() as admin:
         found = _views(admin, model)

@@ -1,13 +1,10 @@
 """`penstock delete`."""
 
-from typing import Annotated
-
-import typer
-
 from serving.cli import client, output
+from serving.cli.inputs import ModelArgument
 
 
-def delete(name: Annotated[str, typer.Argument(help="Name of the model.")]) -> None:
+def delete(name: ModelArgument) -> None:
     """Delete a model; its engines drain and end."""
     with client.connect() as admin:
         admin.delete(name)

@@ -1,13 +1,13 @@
 """`penstock describe`: one model with its weights, its revisions, its last events."""
 
 from itertools import pairwise
-from typing import Annotated
 
 import typer
 
 from models.manifest_files import to_yaml
 from serving.cli import client, output
 from serving.cli.deploy import diff
+from serving.cli.inputs import ModelArgument
 from serving.cli.output import Format, OutputOption
 from serving.views import EventView, ModelView, RevisionView
 
@@ -16,7 +16,7 @@ REVISIONS = 5
 
 
 def describe(
-    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    model: ModelArgument,
     how: OutputOption = Format.TABLE,
 ) -> None:
     """Show all of a model: state, weights on the nodes, manifest, revisions, events."""

@@ -5,14 +5,12 @@ import shlex
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from models.errors import BadRequestError, ManifestError, PenstockError
 from models.manifest_files import parse_yaml, to_yaml
 from serving.cli import client, output
 from serving.cli.deploy import apply, say_applied
+from serving.cli.inputs import ModelArgument
 
 HEAD = (
     "# The manifest of {name}, revision {revision}. Save and leave to deploy it; leave it as it\n\
@@ -21,7 +19,7 @@ HEAD = (
 
 
 def edit(
-    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    model: ModelArgument,
 ) -> None:
     """Edit a deployed manifest in $VISUAL or $EDITOR, and deploy it."""
     with client.connect() as admin:

@@ -6,12 +6,13 @@ import typer
 
 from autoscaler.snapshot import Reason
 from serving.cli import client, output
+from serving.cli.inputs import ModelArgument
 from serving.cli.output import Format, OutputOption
 from serving.views import DecisionView
 
 
 def explain(
-    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    model: ModelArgument,
     limit: Annotated[
         int, typer.Option("--limit", "-n", min=1, max=500, help="Newest changes to tell.")
     ] = 20,

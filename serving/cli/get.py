@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from serving.cli import client, output
+from serving.cli.inputs import ModelArgument
 from serving.cli.output import Format, OutputOption, age
 from serving.views import EngineView, EventView, HostView, ModelView, RevisionView
 
@@ -56,7 +57,7 @@ def events(
 
 @app.command("revisions")
 def revisions(
-    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    model: ModelArgument,
     how: OutputOption = Format.TABLE,
 ) -> None:
     """List the revisions of a model."""

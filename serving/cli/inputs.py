@@ -1,13 +1,16 @@
 """What callers type, checked as the admin API checks it, and before it is asked."""
 
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
+import typer
 from pydantic import BaseModel, ValidationError
 
 from models.errors import BadRequestError
 
 BodyT = TypeVar("BodyT", bound=BaseModel)
+
+ModelArgument = Annotated[str, typer.Argument(help="Name of the model.")]
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 

@@ -8,6 +8,7 @@ import typer
 
 from models.errors import PenstockError
 from serving.cli import client, output
+from serving.cli.inputs import ModelArgument
 from serving.cli.output import Format, OutputOption, age
 from serving.rollout import CanaryView, FiguresView, RolloutView
 from serving.views import RevisionView
@@ -20,8 +21,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Model = Annotated[str, typer.Argument(help="Name of the model.")]
-
 
 class NotRolledOutError(PenstockError):
     """The revision did not take over within the time that was given."""
@@ -32,7 +31,7 @@ class NotRolledOutError(PenstockError):
 
 @app.command("status")
 def status(
-    model: Model,
+    model: ModelArgument,
     wait: Annotated[
         float | None, typer.Option(min=0, help="Seconds to wait until the rollout is done.")
     ] = None,
@@ -58,7 +57,7 @@ def status(
 
 
 @app.command("history")
-def history(model: Model, how: OutputOption = Format.TABLE) -> None:
+def history(model: ModelArgument, how: OutputOption = Format.TABLE) -> None:
     """List the revisions, who deployed them, and what changed in each."""
     with client.connect() as admin:
         found = admin.revisions(model)
@@ -71,7 +70,7 @@ def history(model: Model, how: OutputOption = Format.TABLE) -> None:
 
 @app.command("undo")
 def undo(
-    model: Model,
+    model: ModelArgument,
     to: Annotated[
         int | None, typer.Option(min=1, help="Revision to go back to; default: the one before.")
     ] = None,
@@ -84,13 +83,13 @@ def undo(
 
 
 @app.command("pause")
-def pause(model: Model) -> None:
+def pause(model: ModelArgument) -> None:
     """Leave a canary at its share of the requests."""
     _hold(model, "pause")
 
 
 @app.command("resume")
-def resume(model: Model) -> None:
+def resume(model: ModelArgument) -> None:
     """Let a canary go on."""
     _hold(model, "resume")
 

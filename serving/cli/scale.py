@@ -6,11 +6,12 @@ import typer
 
 from models.errors import BadRequestError
 from serving.cli import client, output
+from serving.cli.inputs import ModelArgument
 from serving.scaling import ScalingChange
 
 
 def scale(
-    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    model: ModelArgument,
     least: Annotated[
         int | None, typer.Option("--min", min=0, help="Engines that run even when nobody asks.")
     ] = None,

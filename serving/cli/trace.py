@@ -9,6 +9,7 @@ from rich.table import Table
 
 from models.errors import NotFoundError
 from serving.cli import client, output
+from serving.cli.inputs import ModelArgument
 from serving.cli.output import Format, OutputOption
 from serving.views import StartView
 
@@ -16,7 +17,7 @@ BAR_WIDTH = 50
 
 
 def trace(
-    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    model: ModelArgument,
     start: Annotated[
         str | None, typer.Option(help="Id of a start, or its beginning; by default the last one.")
     ] = None,
