@@ -133,7 +133,7 @@ class NodeCache:
 
     def _ensure(self, wanted: Wanted, progress: Progress, keep: frozenset[str]) -> Lease:
         layout, key = self._layout, wanted.key
-        if (lease := self.lease(key)) is not None:
+        if (lease := self._present(key, progress)) is not None:
             return lease
         fetching = layout.lock(f"{key}.fetch")
 
@@ -142,7 +142,7 @@ class NodeCache:
             progress.copy(read_note(fetching))
 
         with locked(fetching, look_on) as mine:
-            if (lease := self.lease(key)) is not None:  # another process was faster
+            if (lease := self._present(key, progress)) is not None:  # another process was faster
                 return lease
             # Taken before it is published: nobody can take it away in between.
             use = FileLock.take(layout.lock(f"{key}.use"), shared=True, meanwhile=progress.check)
@@ -153,6 +153,14 @@ class NodeCache:
                 raise
             use.touch()
             return Lease(key, layout.snapshot(key), use)
+
+    def _present(self, key: str, progress: Progress) -> Lease | None:
+        """The use of a snapshot that is here; the progress is then at its end."""
+        lease = self.lease(key)
+        record = self._layout.record(key) if lease is not None else None
+        if record is not None:
+            progress.finish(record.size)
+        return lease
 
     def _fetch(
         self, wanted: Wanted, progress: Progress, keep: frozenset[str], lock: FileLock

@@ -50,6 +50,11 @@ class Progress:
         if done.isdigit() and total.isdigit():
             self.done, self.total, self.started = int(done), int(total), True
 
+    def finish(self, total: int) -> None:
+        """It is there, whoever fetched it."""
+        with self._lock:
+            self.total = self.done = total
+
     @property
     def note(self) -> str:
         """For those who wait for the same."""

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from models.remotes.listing import Selection
 from models.remotes.objects import Door
 from models.secrets import SecretRef, Secrets
-from models.sources import Access
+from models.sources import Access, key_of
 
 Endpoint = Annotated[str, Field(pattern=r"^https?://[^\s/@]+(/[^\s@]*)?$", max_length=512)]
 
@@ -68,6 +68,11 @@ class WeightsSpec(BaseModel):
             selection=Selection(pickle=self.allow_pickle, code=code),
             copy=self.copy_to_node,
         )
+
+    def key(self, pinned: str, *, code: bool = False) -> str:
+        """The name of a pinned source in a node's cache; no secret is needed for it."""
+        selection = Selection(pickle=self.allow_pickle, code=code)
+        return key_of(pinned, Access(door=Door(endpoint=self.endpoint), selection=selection))
 
 
 def check_source(source: str, spec: WeightsSpec) -> None:

@@ -199,7 +199,7 @@ class NodeWeights:
     def _keys(self) -> frozenset[str]:
         """Of all models that are fetched beforehand: one must not push another out."""
         return frozenset(
-            sources.key_of(m.source, self._access(m))
+            m.weights.key(m.source, code=m.engine.trust_remote_code)
             for m in self._wanted
             if sources.is_pinned(m.source)
         )

@@ -197,6 +197,7 @@ def test_many_at_once_fetch_once(tmp_path: Path) -> None:
     assert remote.reads == [("model.safetensors", 0)]
     assert len({lease.folder for lease in leases}) == 1
     assert sum(progress.fetched for progress in progresses) == 100 * KIB
+    assert {(progress.done, progress.total) for progress in progresses} == {(100 * KIB, 100 * KIB)}
 
 
 def test_who_waits_for_another_process_sees_how_far_it_is(tmp_path: Path) -> None:
@@ -210,6 +211,7 @@ def test_who_waits_for_another_process_sees_how_far_it_is(tmp_path: Path) -> Non
         _until(lambda: watching.done == 1000 and watching.total == 10_000)
         gate.set()
         assert first.result(10).folder == second.result(10).folder
+    assert (watching.done, watching.total) == (10_000, 10_000)
 
 
 def test_fetch_that_nobody_wants_ends_and_is_kept(cache: NodeCache, tmp_path: Path) -> None:

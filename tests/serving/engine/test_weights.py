@@ -99,6 +99,15 @@ async def test_failure_is_told_and_a_new_model_does_not_wait_for_the_next_try(
         assert (await until_told(weights, "tiny")).done
 
 
+async def test_model_whose_secret_is_gone_fails_alone(weights: NodeWeights, repo: Path) -> None:
+    keys = {"access_key_id": "${secret:GONE}", "secret_access_key": "${secret:GONE}"}
+    locked = parse_manifest({"name": "locked", "source": "s3://b/m#" + "0" * 64, "weights": keys})
+    with hub("acme/tiny", repo) as (endpoint, _):
+        weights.want((locked, tiny(endpoint)))
+        assert (await until_told(weights, "tiny")).done
+        assert "no secret GONE" in str((await until_told(weights, "locked")).error)
+
+
 async def test_local_models_are_not_fetched(weights: NodeWeights, repo: Path) -> None:
     weights.want((parse_manifest({"name": "local", "source": f"file://{repo}"}),))
     assert weights.fetches() == ()
