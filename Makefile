@@ -35,18 +35,17 @@ test: setup ## all tests, one part after the other (PYTEST_FLAGS="-k name")
 	done; \
 	[[ -z $$failed ]] || { echo "failed:$$failed" >&2; exit 1; }
 
-# A part of which `-k` leaves nothing (5) has not failed.
 .PHONY: test-units
 test-units: setup ## tests without real engines (minutes)
-	$(BIN)/python -m pytest -m "not engine" $(PYTEST_FLAGS) || (($$? == 5))
+	scripts/test_part.sh units -m "not engine" $(PYTEST_FLAGS)
 
 .PHONY: test-engines
 test-engines: setup ## tests with real vLLM and Ray, but for those of the whole platform
-	$(BIN)/python -m pytest -m "engine and not bench" --ignore tests/platform $(PYTEST_FLAGS) || (($$? == 5))
+	scripts/test_part.sh engines -m "engine and not bench" --ignore tests/platform $(PYTEST_FLAGS)
 
 .PHONY: test-platform
 test-platform: setup ## the tests of the whole platform, with real vLLM under real Ray
-	$(BIN)/python -m pytest -m "engine and not bench" tests/platform $(PYTEST_FLAGS) || (($$? == 5))
+	scripts/test_part.sh platform -m "engine and not bench" tests/platform $(PYTEST_FLAGS)
 
 .PHONY: test-long
 test-long: setup ## long forms: a minute of chaos, ten rollouts, each question, benches' whole way
