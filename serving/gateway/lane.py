@@ -21,7 +21,7 @@ from serving.gateway.queue import WaitingLine
 from serving.gateway.retries import RetryBudget
 from serving.gateway.tally import Tally
 from serving.gateway.tickets import tier_of
-from serving.gateway.trials import Trials, tries_new
+from serving.gateway.trials import Trials, Turns
 from serving.gateway.visits import Visit
 from serving.protocol import FirstToken, ModelRoute, ModelState, QuarantinedRequest
 
@@ -54,6 +54,7 @@ class Lane:
         self._running: dict[str, tuple[Place, Endpoint]] = {}
         self.alarm = alarm
         self.trials = Trials()
+        self._turns = Turns()
         self._apart, self._max_apart = 0, limits.max_queued  # who waits for adapters to be loaded
         self._adapters_moved = asyncio.Event()
         self._follow(route)
@@ -81,7 +82,7 @@ class Lane:
             streams=call.stream,
             prompt_bytes=call.prompt_bytes,
             answers=call.n,
-            tries_new=tries_new(self.route.canary, tenant, call.session),
+            tries_new=self._turns.tries_new(self.route.canary, tenant, call.session),
         )
         self.tally.arrived(place.prompt_tokens, place.output_tokens)
         self.retries.request()

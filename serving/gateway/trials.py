@@ -3,7 +3,7 @@
 import random
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from serving.protocol import CanaryRoute, RevisionCounts, bucket_of
@@ -11,19 +11,41 @@ from serving.protocol import CanaryRoute, RevisionCounts, bucket_of
 PARTS = 10_000
 
 
-def tries_new(canary: CanaryRoute | None, tenant: str, session: str | None) -> bool:
-    """Whether a request goes to the new revision, by its share of the requests.
+class Turns:
+    """Deals the requests of one model out to its two revisions.
 
-    Who is sticky stays on the new one as the share grows: a name's place among PARTS is fixed.
+    In random order, for a client's long and short requests may alternate too, but after each
+    request within one of the share: what is due to the new revision is the chance that it gets the
+    next one. Draws alone would stray from a share of 25% by 2.5 points within 300 requests.
+
+    Args:
+        draw: A random number, 0 to 1.
     """
-    if canary is None:
-        return False
-    name = {"tenant": tenant, "session": f"{tenant}/{session}" if session else None}.get(
-        canary.sticky
-    )
-    if not name:
-        return random.random() < canary.share  # noqa: S311, nothing secret is drawn
-    return zlib.crc32(name.encode()) % PARTS < canary.share * PARTS
+
+    def __init__(self, draw: Callable[[], float] = random.random) -> None:
+        self._draw = draw
+        self._due = 0.0  # requests that the new revision should have had more; from -1 to 1
+
+    def tries_new(self, canary: CanaryRoute | None, tenant: str, session: str | None) -> bool:
+        """Whether the next request goes to the new revision, by its share of the requests.
+
+        Who is sticky stays on the new one as the share grows: a name's place among PARTS is fixed.
+        """
+        if canary is None:
+            self._due = 0.0
+            return False
+        name = {"tenant": tenant, "session": f"{tenant}/{session}" if session else None}.get(
+            canary.sticky
+        )
+        if name:
+            return zlib.crc32(name.encode()) % PARTS < canary.share * PARTS
+        if not canary.share:
+            return False
+        self._due += canary.share
+        if self._draw() >= self._due:
+            return False
+        self._due -= 1.0
+        return True
 
 
 @dataclass(slots=True)

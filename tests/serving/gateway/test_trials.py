@@ -1,10 +1,12 @@
 """Who tries a new revision, and what is told of it."""
 
+import random
+
 import pytest
 
 from serving.gateway.balancer import Balancer
 from serving.gateway.tickets import Ticket
-from serving.gateway.trials import Trials, tries_new
+from serving.gateway.trials import Trials, Turns
 from serving.protocol import CanaryRoute, EndpointRoute, bucket_of
 
 
@@ -18,11 +20,31 @@ def ticket(name: str, **fields: object) -> Ticket:
     return Ticket(name, 0.0, 60.0, **fields)  # type: ignore[arg-type]
 
 
-def test_share_of_the_requests_tries_the_new_revision() -> None:
-    canary = CanaryRoute(revisions=(2,), share=0.25)
-    tried = sum(tries_new(canary, "org", None) for _ in range(10_000))
-    assert 2_200 < tried < 2_800
-    assert not tries_new(None, "org", None)
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.25, 0.5, 0.9, 1.0])
+def test_new_revision_has_its_share_at_each_moment(share: float) -> None:
+    canary = CanaryRoute(revisions=(2,), share=share)
+    turns, tried = Turns(random.Random(7).random), 0
+    for sent in range(1, 2_000):
+        tried += turns.tries_new(canary, "org", None)
+        assert abs(tried - share * sent) <= 1 + 1e-6
+
+
+def test_every_other_request_is_not_always_the_new_revisions() -> None:
+    canary = CanaryRoute(revisions=(2,), share=0.5)
+    turns = Turns(random.Random(7).random)
+    tried = [turns.tries_new(canary, "org", None) for _ in range(2_000)]
+    assert abs(sum(tried[::2]) / 1_000 - 0.5) < 0.05
+
+
+def test_share_that_grows_owes_nothing_for_what_was() -> None:
+    turns = Turns(random.Random(7).random)
+    for share in (0.05, 0.25, 0.5):
+        canary = CanaryRoute(revisions=(2,), share=share)
+        tried = sum(turns.tries_new(canary, "org", None) for _ in range(1_000))
+        assert abs(tried - 1_000 * share) <= 2
+    nothing = CanaryRoute(revisions=(2,), share=0.0)
+    assert not any(turns.tries_new(nothing, "org", None) for _ in range(1_000))
+    assert not any(turns.tries_new(None, "org", None) for _ in range(1_000))
 
 
 @pytest.mark.parametrize("sticky", ["tenant", "session"])
@@ -31,7 +53,7 @@ def test_who_is_sticky_stays_as_the_share_grows(sticky: str) -> None:
     before: set[str] = set()
     for share in (0.05, 0.25, 0.5, 1.0):
         canary = CanaryRoute(revisions=(2,), share=share, sticky=sticky)
-        tried = {name for name in names if tries_new(canary, name, "talk")}
+        tried = {name for name in names if Turns().tries_new(canary, name, "talk")}
         assert before <= tried
         assert abs(len(tried) / len(names) - share) < 0.03
         before = tried
