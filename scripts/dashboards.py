@@ -161,7 +161,7 @@ COLD_START = Dashboard(
                 "{{phase}}": f"sum by (phase) (rate(penstock_cold_start_seconds_sum{M}[$__range])) / "
                 f"sum by (phase) (rate(penstock_cold_start_seconds_count{M}[$__range]))",
             }, "Each from the end of the phase before it; together they are the whole."),
-            Panel("p95 of each phase", "s", {"{{phase}}": f"histogram_quantile(0.95, sum by (phase, le) (rate(penstock_cold_start_seconds_bucket{M}[$__range])))"}),
+            Panel("p95 of each phase, all models", "s", {"{{phase}}": "histogram_quantile(0.95, sum by (phase, le) (rate(penstock_cold_start_phase_seconds_bucket[$__range])))"}),
         ],
     },
     MODEL,

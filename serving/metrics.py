@@ -9,6 +9,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    Summary,
     disable_created_metrics,
 )
 
@@ -26,6 +27,7 @@ class Kind(StrEnum):
     COUNTER = "counter"
     GAUGE = "gauge"
     HISTOGRAM = "histogram"
+    SUMMARY = "summary"  # a sum and a count
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,10 @@ class Metric:
         return Histogram(
             self.name, self.help, self.labels, registry=registry, buckets=tuple(self.buckets)
         )
+
+    def summary(self, registry: CollectorRegistry) -> Summary:
+        """Makes the summary in `registry`."""
+        return Summary(self.name, self.help, self.labels, registry=registry)
 
 
 REQUESTS = Metric(
@@ -87,9 +93,14 @@ ENGINES_WANTED = Metric(
 )
 HOSTS = Metric("penstock_hosts", Kind.GAUGE, "Hosts of a pool.", ("pool", "state"))
 COLD_START = Metric(
-    "penstock_cold_start_seconds", Kind.HISTOGRAM,
+    "penstock_cold_start_seconds", Kind.SUMMARY,
     "Duration of each phase of an engine's start, from the end of the phase before it.",
-    ("model", "phase"), (0.05, 0.2, 0.5, 1.0, 5.0, 30.0, 120.0),
+    ("model", "phase"),
+)  # fmt: skip
+COLD_START_PHASE = Metric(
+    "penstock_cold_start_phase_seconds", Kind.HISTOGRAM,
+    "The same of all models together, in buckets.", ("phase",),
+    (0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0),
 )  # fmt: skip
 
 USAGE_SETTLED = Metric(
@@ -209,7 +220,7 @@ LEADS = Metric(
 
 ALL: tuple[Metric, ...] = (
     REQUESTS, IN_FLIGHT, QUEUE_DEPTH, QUEUE_WAIT, TTFT, RETRIES,
-    ENGINES, ENGINES_WANTED, HOSTS, COLD_START,
+    ENGINES, ENGINES_WANTED, HOSTS, COLD_START, COLD_START_PHASE,
     USAGE_SETTLED, UNMETERED, JOURNAL_LOST, JOURNAL_BACKLOG, METERING_DRIFT, USAGE_UNRESOLVED,
     REQUEST_SECONDS, TIME_PER_OUTPUT_TOKEN, TOKENS, REJECTS, UPSTREAM_ERRORS, QUEUE_AGE,
     TENANT_REQUESTS, TENANT_TOKENS, MODEL_STATE, DECISION, UNSCHEDULABLE, ACCELERATORS,

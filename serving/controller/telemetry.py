@@ -10,7 +10,16 @@ from serving.controller.federation import Federation
 from serving.controller.observed import Engine, Fleet
 from serving.controller.state_metrics import StateMetrics
 from serving.controller.traces import PHASE_ORDER, Trace
-from serving.metrics import COLD_START, COLD_START_WHOLE, ENGINES, ENGINES_WANTED, HOSTS, LEADS
+from serving.metrics import (
+    COLD_START,
+    COLD_START_PHASE,
+    COLD_START_WHOLE,
+    ENGINES,
+    ENGINES_WANTED,
+    HOSTS,
+    LEADS,
+)
+from serving.protocol import StartPhase
 
 
 class Telemetry:
@@ -21,7 +30,8 @@ class Telemetry:
         self._engines = ENGINES.gauge(self.registry)
         self._wanted = ENGINES_WANTED.gauge(self.registry)
         self._hosts = HOSTS.gauge(self.registry)
-        self._cold_start = COLD_START.histogram(self.registry)
+        self._cold_start = COLD_START.summary(self.registry)
+        self._cold_start_phase = COLD_START_PHASE.histogram(self.registry)
         self._cold_start_whole = COLD_START_WHOLE.histogram(self.registry)
         self.states = StateMetrics(self.registry)
         self.federation = Federation(self.registry)
@@ -31,14 +41,20 @@ class Telemetry:
         """Records how long each phase of a start took; once an engine is routed."""
         marks = [(phase, engine.marks[phase]) for phase in PHASE_ORDER if phase in engine.marks]
         for (_, before), (phase, at) in pairwise(marks):
-            self._cold_start.labels(engine.model, phase).observe(max(0.0, at - before))
+            self._observe_phase(engine.model, phase, at - before)
 
     def observe_first_token(self, trace: Trace) -> None:
         """Records the last phase of a start, which its gateway tells."""
         (_, routed_at), (phase, at) = trace.ordered()[-2:]
-        self._cold_start.labels(trace.model, phase).observe(max(0.0, at - routed_at))
+        self._observe_phase(trace.model, phase, at - routed_at)
         (_, began_at) = trace.ordered()[0]
         self._cold_start_whole.labels(trace.model).observe(max(0.0, at - began_at))
+
+    def _observe_phase(self, model: str, phase: StartPhase, took_s: float) -> None:
+        """By model as a sum, and in buckets for all together: buckets of each phase of each model
+        would be a hundred series a model."""
+        self._cold_start.labels(model, phase).observe(max(0.0, took_s))
+        self._cold_start_phase.labels(phase).observe(max(0.0, took_s))
 
     def render_standby(self) -> bytes:
         """All that a standby knows: that it does not lead."""

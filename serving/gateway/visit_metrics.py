@@ -1,7 +1,8 @@
 """What is counted of each request at its end: latencies, tokens, refusals, and by tenant if asked.
 
 Names of models come from the routing table, so that nobody can make series by asking for models
-that do not exist; tenants are counted by name up to TENANTS_MAX, and as OTHERS beyond.
+that do not exist; an adapter's requests are its model's, as a model may have a thousand of them;
+tenants are counted by name up to TENANTS_MAX, and as OTHERS beyond.
 """
 
 from functools import cache
@@ -39,12 +40,12 @@ class VisitMetrics:
     def observe(self, visit: Visit, now_s: float) -> None:
         """Counts a request that has ended, at a monotonic time."""
         if visit.broken:
-            self._upstream_errors.labels(visit.model).inc(len(visit.broken))
+            self._upstream_errors.labels(visit.base).inc(len(visit.broken))
         if visit.code:
-            self._rejects.labels(visit.model, visit.code).inc()
+            self._rejects.labels(visit.base, visit.code).inc()
         counts = _by_kind(visit.tokens) if visit.tokens else {}
         for kind, number in counts.items():
-            self._tokens(visit.model, kind).inc(number)
+            self._tokens(visit.base, kind).inc(number)
         if visit.complete and not visit.cut and visit.status < HTTPStatus.BAD_REQUEST:
             self._time(visit, now_s)
         if self._by_tenant:
@@ -52,11 +53,11 @@ class VisitMetrics:
 
     def _time(self, visit: Visit, now_s: float) -> None:
         exemplar = {"usage_id": visit.usage_id}
-        self._seconds(visit.model).observe(now_s - visit.began_s, exemplar)
+        self._seconds(visit.base).observe(now_s - visit.began_s, exemplar)
         more = visit.tokens.completion - 1 if visit.tokens else 0
         if visit.streaming and visit.first_byte_s is not None and more > 0:
             mean_s = (now_s - visit.first_byte_s) / more
-            self._per_token(visit.model).observe(mean_s, exemplar)
+            self._per_token(visit.base).observe(mean_s, exemplar)
 
     def _count_tenant(self, visit: Visit, counts: dict[str, int]) -> None:
         name = visit.org_id

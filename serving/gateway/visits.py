@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from models.adapters_spec import split_name
 from serving.gateway.ids import new_id
 from serving.gateway.tokens import Tokens
 from serving.logs import get_logger, write_line
@@ -53,6 +54,11 @@ class Visit:
         """Names the present attempt at the engine, and in its recorder."""
         return f"{self.usage_id}-{self.attempts}"
 
+    @property
+    def base(self) -> str:
+        """The model without its adapter, as metrics have it."""
+        return split_name(self.model)[0]
+
     def names(self) -> dict[str, str]:
         """The fields by which log lines about the request are found."""
         return {
@@ -63,7 +69,7 @@ class Visit:
 
     def close(self, metrics: "GatewayMetrics", now_s: float) -> None:
         """Counts and logs the request at its end."""
-        metrics.requests_of(self.model, self.route, str(self.status)).inc()
+        metrics.requests_of(self.base, self.route, str(self.status)).inc()
         metrics.visits.observe(self, now_s)
         if self.trace is not None:
             self.trace.end(self, now_s)

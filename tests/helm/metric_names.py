@@ -24,6 +24,8 @@ def declared() -> set[str]:
         found.add(metric.name)
         if metric.kind is Kind.HISTOGRAM:
             found |= {f"{metric.name}_{end}" for end in ("bucket", "sum", "count")}
+        if metric.kind is Kind.SUMMARY:
+            found |= {f"{metric.name}_{end}" for end in ("sum", "count")}
     return found | {f"{name}_{end}" for name in HISTOGRAMS for end in ("bucket", "sum", "count")}
 
 
