@@ -170,8 +170,9 @@ class Bindings:
             self._count(engine, error, now)
 
     def _count(self, engine: Engine, error: str, now: Moment) -> None:
-        if self._registry.find(engine.model) is None:
-            return
+        model = self._registry.find(engine.model)
+        if model is None or not model.has_engine_of(engine.revision):
+            return  # what an older revision's engine does says nothing of the current one's
         starts = self.starts(engine.model).after_failure(
             now.s, ready_s=engine.ready_s, error=error, hint=engine.hint, host_id=engine.host_id
         )

@@ -18,6 +18,10 @@ from models.rollout_spec import CanarySpec
 from serving.protocol import RevisionCounts, bucket_end_s
 
 P95 = 0.95
+DEATHS = 2
+"""So many engines of the new revision that die within a step, where more of them die than of the
+old one's: one may die of its machine. Their requests went on to the old revision, or broke."""
+
 SURE = 2.0
 """Standard errors by which a share of errors has to exceed what is allowed."""
 
@@ -72,6 +76,8 @@ class Canary:
     paused: bool = False
     old: Figures = Figures()
     new: Figures = Figures()
+    old_deaths: int = 0  # engines that were ready and died, within this step
+    new_deaths: int = 0
 
     def share(self, spec: CanarySpec) -> float:
         """Share of the requests that the new revision gets, 0 to 1."""
@@ -82,6 +88,12 @@ class Canary:
         if revision_is_new:
             return replace(self, new=self.new.plus(counts))
         return replace(self, old=self.old.plus(counts))
+
+    def died(self, revision_is_new: bool) -> "Canary":
+        """With the death of an engine that was ready."""
+        if revision_is_new:
+            return replace(self, new_deaths=self.new_deaths + 1)
+        return replace(self, old_deaths=self.old_deaths + 1)
 
 
 def engines(target: int, share: float) -> tuple[int, int]:
@@ -96,6 +108,9 @@ def advance(canary: Canary, spec: CanarySpec, now: float) -> tuple[Canary, Verdi
     if canary.paused:
         return canary, Verdict.STAYS, "paused"
     old, new = canary.old, canary.new
+    if (deaths := canary.new_deaths) >= DEATHS and deaths > canary.old_deaths:
+        died = f"{deaths} of its engines died, {canary.old_deaths} of the old revision's"
+        return canary, Verdict.ROLLED_BACK, died
     if new.tried >= spec.min_requests and (fault := _fault(old, new, spec)):
         return canary, Verdict.ROLLED_BACK, fault
     left_s = canary.step_at + spec.step_s - now
@@ -113,7 +128,7 @@ def advance(canary: Canary, spec: CanarySpec, now: float) -> tuple[Canary, Verdi
     step = canary.step + 1
     if step >= len(spec.steps) or spec.steps[step] == 100:
         return canary, Verdict.PROMOTED, told
-    grown = replace(canary, step=step, step_at=now, old=Figures(), new=Figures())
+    grown = Canary(canary.model, canary.stable, canary.candidate, step, now)
     return grown, Verdict.GROWS, told
 
 

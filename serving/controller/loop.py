@@ -32,6 +32,7 @@ from serving.controller.traces import Traces
 from serving.protocol import (
     DemandReply,
     DemandReport,
+    EnginePhase,
     EngineReport,
     HostRegistration,
     ModelState,
@@ -258,6 +259,8 @@ class ControlLoop:
             engine.timed_out = engine.life is Life.STARTING and overdue
             if engine.life is Life.DEAD:
                 self._bindings.died(engine, moment)
+                if engine.ready_s is not None and engine.phase is not EnginePhase.DRAINING:
+                    self.rollouts.died(engine.model, engine.revision)
 
     def _bind(
         self, models: list[DeployedModel], demands: Demands, moment: Moment

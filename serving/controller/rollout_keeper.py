@@ -78,7 +78,7 @@ class RolloutKeeper:
 
 def without_figures(canary: Canary) -> Canary:
     """What is stored: the figures of a step begin anew with each controller."""
-    return replace(canary, old=Figures(), new=Figures())
+    return replace(canary, old=Figures(), new=Figures(), old_deaths=0, new_deaths=0)
 
 
 async def read_canaries(store: Store) -> list[Canary]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from models.rollout_spec import CanarySpec
 from serving.controller.binder import Bind, SeenHost, Unbind, WantedModel
-from serving.controller.canary import Canary, Figures, Verdict, advance, engines
+from serving.controller.canary import DEATHS, Canary, Figures, Verdict, advance, engines
 from serving.controller.events import EventLog
 from serving.controller.registry import DeployedModel
 from serving.controller.starts import FAILED_AFTER, Starts
@@ -53,6 +53,13 @@ class Rollouts:
                 canary = canary.heard(counts.revision in news, counts)
             self._canaries[demand.model] = canary
 
+    def died(self, name: str, revision: int) -> None:
+        """An engine died that had been ready."""
+        canary, model = self._canaries.get(name), self._models.get(name)
+        if canary is not None and model is not None:
+            is_new = revision in model.same_as(canary.candidate)
+            self._canaries[name] = canary.died(is_new)
+
     def follow(
         self, models: Iterable[DeployedModel], running: Mapping[str, set[int]], now: float
     ) -> None:
@@ -66,6 +73,7 @@ class Rollouts:
         self._models = {model.name: model for model in models}
         for name in self._canaries.keys() - self._models.keys():
             del self._canaries[name]
+            self._leaving.pop(name, None)
         for name, model in self._models.items():
             if self._revisions.get(name) != model.revision:
                 before = self._before(model, running.get(name, set()))
@@ -94,9 +102,11 @@ class Rollouts:
                 self._leave(canary, f"its engine does not start: {went.why}")
                 continue
             if not mine:
-                self._canaries[name] = replace(canary, step_at=now, old=Figures(), new=Figures())
+                canary = replace(canary, step_at=now, old=Figures(), new=Figures())
+                self._canaries[name] = canary
                 self._why[name] = "no engine of the new revision is ready yet"
-                continue
+                if canary.new_deaths < DEATHS:
+                    continue
             after, verdict, why = advance(canary, spec, now)
             self._why[name] = why
             match verdict:

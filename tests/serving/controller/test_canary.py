@@ -56,6 +56,18 @@ def test_revision_as_bad_as_the_old_one_is_no_worse() -> None:
     assert advance(canary(bad, bad), SPEC, 1.0)[1] is Verdict.STAYS
 
 
+def test_revision_whose_engines_die_goes_however_few_requests_it_had() -> None:
+    once = canary(figures(), Figures()).died(True)
+    assert advance(once, SPEC, 1.0)[1] is Verdict.STAYS
+    _, verdict, why = advance(once.died(True), SPEC, 1.0)
+    assert verdict is Verdict.ROLLED_BACK
+    assert why == "2 of its engines died, 0 of the old revision's"
+    as_bad = once.died(True).died(False).died(False)
+    assert advance(as_bad, SPEC, 1.0)[1] is Verdict.STAYS
+    grown, _, _ = advance(replace(once, new=figures()), SPEC, 60.0)
+    assert grown.new_deaths == 0
+
+
 def test_few_requests_say_nothing() -> None:
     for old, new in ((figures(), figures(0, 19)), (figures(3), figures())):
         _, verdict, why = advance(canary(old, new), SPEC, 1e6)

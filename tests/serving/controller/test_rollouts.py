@@ -108,6 +108,48 @@ async def test_revision_that_cannot_start_leaves_the_old_one_alone(world: World)
     assert revisions(world) == [1]
 
 
+async def test_revision_whose_engines_die_under_requests_gives_way(world: World) -> None:
+    hosts = await old_and_new(world)
+    for _ in range(2):
+        (dying,) = [h for h in hosts if h.assigned and h.assigned.revision == 2]
+        dying.start()
+        world.run(30.0)
+        dying.report(EnginePhase.FAILED, error="killed")
+        world.run(1.0)
+    ((_, why),) = world.loop.rollouts.leaving()
+    assert why == "2 of its engines died, 0 of the old revision's"
+    assert revisions(world) == [1]
+
+
+async def test_deaths_of_the_old_revisions_engines_are_not_the_new_ones(world: World) -> None:
+    hosts = await old_and_new(world)
+    for _ in range(3):
+        (dying,) = [h for h in hosts if h.assigned and h.assigned.revision == 1]
+        dying.report(EnginePhase.FAILED, error="killed")
+        world.run(2.0)
+        (dying,) = [h for h in hosts if h.assigned and h.assigned.revision == 1]
+        dying.start()
+        world.run(1.0)
+    assert world.loop.rollouts.leaving() == []
+    assert world.loop.rollouts.of("guide") is not None
+
+
+async def test_model_that_is_deleted_while_it_goes_back_can_be_deployed_again(
+    world: World,
+) -> None:
+    hosts = await old_and_new(world)
+    hosts[1].start()
+    world.run()
+    tell(world, 1)
+    tell(world, 2, answered=10, failed=15)
+    world.run()
+    assert world.loop.rollouts.leaving()
+    await world.registry.delete("guide")
+    world.loop.changed("guide")
+    world.run()
+    assert world.loop.rollouts.leaving() == []
+
+
 async def test_canary_takes_free_hosts_only(world: World) -> None:
     hosts = await old_and_new(world, hosts=1)
     world.run(600.0)
