@@ -1,16 +1,18 @@
 """The machine that `penstock tune` measures on: its accelerators, and a launcher of its own."""
 
+import fcntl
 import os
+import secrets
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.errors import UnavailableError
+from models.errors import ConflictError, UnavailableError
 from models.hardware import GIB, HARDWARE
 from models.profile_search import cpu_name
 from serving.cli import probes
@@ -21,6 +23,8 @@ TAKEN_GIB = 1.0
 """A device of which more is taken is in use by somebody."""
 LAUNCHER_TIMEOUT_S = 300.0
 """vLLM's imports take 7 s; on a machine whose disk is cold a minute and more."""
+LOCK, LEFT, RUNTIME = "lock", "runtime", "penstock-tune-"
+"""Of a run's folder: who holds it, and where its launcher's folder is; what that one is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +93,59 @@ def machine_for(accelerator: str, count: int, gpus: Sequence[Reading]) -> Machin
 
 
 @contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Holds a run's folder, which is made if it is not there.
+
+    Raises:
+        ConflictError: If another run holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConflictError(f"another tuning run uses {folder}") from None
+        yield
+
+
+def clear_up(runs: Path) -> None:
+    """Removes what runs that were killed have left outside their folders; trials stay."""
+    for lock in runs.glob(f"*/{LOCK}"):
+        with suppress(ConflictError, OSError), only_one(lock.parent):
+            _forget_runtime(lock.parent)
+
+
+def _new_runtime(folder: Path) -> Path:
+    """A folder with a name short enough for sockets; the run's own folder says where it is."""
+    _forget_runtime(folder)
+    runtime = Path(tempfile.gettempdir(), f"{RUNTIME}{secrets.token_hex(6)}")
+    (folder / LEFT).write_text(str(runtime))  # first, so that none is made that nobody knows of
+    runtime.mkdir(mode=0o700)
+    return runtime
+
+
+def _forget_runtime(folder: Path) -> None:
+    note = folder / LEFT
+    if note.exists():
+        runtime = Path(note.read_text().strip())
+        if runtime.name.startswith(RUNTIME):
+            shutil.rmtree(runtime, ignore_errors=True)
+        note.unlink()
+
+
+@contextmanager
 def launcher(folder: Path) -> Iterator[Path]:
     """A launcher of this run's own; gives its socket, and ends it, and its engines with it.
 
     It also ends when this process does, however that comes.
 
+    Args:
+        folder: Of this run, which holds its lock (`only_one`).
+
     Raises:
         UnavailableError: If it does not start; its log says why.
     """
-    runtime = Path(tempfile.mkdtemp(prefix="penstock-tune-"))
+    runtime = _new_runtime(folder)
     socket, log = runtime / "launcher.sock", folder / "launcher.log"
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
     part = Part(
@@ -126,4 +174,4 @@ def launcher(folder: Path) -> Iterator[Path]:
     finally:
         part.stop()
         part.wait()
-        shutil.rmtree(runtime, ignore_errors=True)
+        _forget_runtime(folder)

@@ -1,12 +1,9 @@
 """One run of `penstock tune`: what to tune, where its trials are kept, what is told of it."""
 
 import asyncio
-import fcntl
 import hashlib
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,14 +14,22 @@ from rich.console import Console
 
 from models import sources
 from models.catalog import entry_named
-from models.errors import BadRequestError, ConflictError
+from models.errors import BadRequestError
 from models.manifest import Goal, Manifest, load_manifest, parse_manifest
 from models.profile import SLOTS, with_profile
 from models.profile_measured import Measured, write_measured
 from serving.cli import output
 from serving.cli.node_cache import open_cache, open_secrets
 from serving.cli.output import Format
-from serving.cli.tune_machine import Machine, accelerator_of, launcher, machine_for, read_gpus
+from serving.cli.tune_machine import (
+    Machine,
+    accelerator_of,
+    clear_up,
+    launcher,
+    machine_for,
+    only_one,
+    read_gpus,
+)
 from serving.cli.wanted import name_of
 from serving.engine.launcher_client import SocketLauncher
 from serving.settings import ClientSettings, UpSettings
@@ -89,9 +94,10 @@ def tune(wanted: Wanted, how: Format) -> None:
     data_dir = (wanted.data_dir or UpSettings.load().data_dir).absolute()
     access = manifest.weights.access(open_secrets(), code=manifest.engine.trust_remote_code)
     have = sources.have(manifest.source, access, open_cache(None))
+    clear_up(data_dir / "tune")
     folder = data_dir / "tune" / f"{manifest.name}-{_digest(manifest, wish, on, load)}"
     try:
-        with _only_one(folder), launcher(folder) as socket:
+        with only_one(folder), launcher(folder) as socket:
             if wanted.fresh:
                 (folder / "trials.jsonl").unlink(missing_ok=True)
             journal = Journal(folder / "trials.jsonl")
@@ -155,17 +161,6 @@ def _digest(manifest: Manifest, wish: Wish, on: Machine, load: Load) -> str:
         load.concurrencies, load.prompt_tokens, load.answer_tokens, load.prefill_tokens,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConflictError(f"another tuning run uses {folder}") from None
-        yield
 
 
 def _teller(console: Console, goal: Goal) -> "Teller":

@@ -8,7 +8,7 @@ import yaml
 
 from models.errors import BadRequestError, ConflictError, UnavailableError
 from models.manifest import parse_manifest
-from serving.cli import output, tune_run
+from serving.cli import output, tune_machine, tune_run
 from serving.cli.output import Format
 from serving.cli.tune import parse_counts, parse_span
 from serving.cli.tune_machine import accelerator_of, machine_for
@@ -97,11 +97,46 @@ def test_bad_flags_are_refused_before_anything_starts(run: Run) -> None:
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     with (
-        tune_run._only_one(tmp_path),
+        tune_machine.only_one(tmp_path),
         pytest.raises(ConflictError, match="another tuning run"),
-        tune_run._only_one(tmp_path),
+        tune_machine.only_one(tmp_path),
     ):
         pass
+
+
+def test_what_a_killed_run_left_is_removed_and_a_live_ones_stays(tmp_path: Path) -> None:
+    left = {name: tune_machine._new_runtime(run_of(tmp_path, name)) for name in ("dead", "live")}
+    (tmp_path / "dead" / "trials.jsonl").write_text("{}\n")
+    with tune_machine.only_one(tmp_path / "live"):
+        tune_machine.clear_up(tmp_path)
+        assert not left["dead"].exists()
+        assert left["live"].exists()
+    assert (tmp_path / "dead" / "trials.jsonl").exists()
+    tune_machine.clear_up(tmp_path)
+    assert not left["live"].exists()
+
+
+def test_the_next_run_of_the_same_kind_removes_what_was_left(tmp_path: Path) -> None:
+    first = tune_machine._new_runtime(run_of(tmp_path, "a"))
+    second = tune_machine._new_runtime(tmp_path / "a")
+    assert not first.exists()
+    assert second.exists()
+    tune_machine.clear_up(tmp_path)
+    assert not second.exists()
+
+
+def test_nothing_else_is_removed_whatever_a_note_says(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (run_of(tmp_path, "a") / "runtime").write_text(str(other))
+    tune_machine.clear_up(tmp_path)
+    assert other.exists()
+
+
+def run_of(runs: Path, name: str) -> Path:
+    """A run's folder, as a run leaves it."""
+    with tune_machine.only_one(runs / name):
+        return runs / name
 
 
 def test_answer_is_what_to_write_into_a_manifest(
