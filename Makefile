@@ -93,7 +93,7 @@ bench-overhead: setup ## the platform against its bare engine (BENCH_FLAGS="--qu
 
 .PHONY: bench-cold-start
 bench-cold-start: setup ## sleeping models to their first token (BENCH_FLAGS="--wakes 10")
-	$(BIN)/python scripts/bench_cold_start.py $(BENCH_FLAGS)
+	$(BIN)/python -m scripts.bench_cold_start $(BENCH_FLAGS)
 
 .PHONY: bench-autoscale
 bench-autoscale: setup ## bursts from zero to two engines and back, and 10 min of steady load, live

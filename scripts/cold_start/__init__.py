@@ -1,0 +1,1 @@
+"""What `scripts/bench_cold_start.py` is made of."""
