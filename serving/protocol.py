@@ -63,6 +63,7 @@ class StartPhase(StrEnum):
 
     DEMAND_SEEN = "demand_seen"
     DECIDED = "decided"
+    NODE_STARTED = "node_started"  # only where Ray had to add a machine for that
     HOST_STARTED = "host_started"  # only where the pool had to grow
     BOUND = "bound"
     FETCHED = "fetched"  # only where the weights were not on the node
@@ -406,6 +407,8 @@ class HostRegistration(Message):
     pid: int
     engine: EngineReport | None = None
     """What runs already: a controller that restarted adopts it."""
+    node_age_s: float | None = Field(default=None, ge=0)
+    """For how long the machine has been a node of Ray; None: nobody knows."""
 
 
 class FetchReport(Message):

@@ -70,6 +70,8 @@ class Bindings:
         engine.marks[StartPhase.DECIDED] = decided_at
         if host.registered_at > decided_at:  # the pool had to grow, or to replace a host
             engine.marks[StartPhase.HOST_STARTED] = host.registered_at
+            if (node_at := host.node_started_at) is not None and node_at > decided_at:
+                engine.marks[StartPhase.NODE_STARTED] = node_at
         engine.marks[StartPhase.BOUND] = now.at
         if not wakes:
             host.assign(engine)

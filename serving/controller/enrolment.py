@@ -35,7 +35,9 @@ def enrol(
         known.registration = registration
         known.observe(registration.engine, now.s)
         return Enrolled(known)
-    host = Host(registration, registered_at=now.at, seen_s=now.s)
+    age_s = registration.node_age_s
+    node_started_at = None if age_s is None else now.at - age_s
+    host = Host(registration, now.at, now.s, node_started_at=node_started_at)
     fleet.add(host)
     replaced = [] if known is None else [known]
     report = registration.engine

@@ -149,6 +149,8 @@ class Host:
     registration: HostRegistration
     registered_at: float
     seen_s: float
+    node_started_at: float | None = None
+    """When its machine became a node of Ray, by our clock; None: nobody knows."""
     changes: Changes = field(default_factory=Changes)
     """Version of its assignment."""
     engine: Engine | None = None

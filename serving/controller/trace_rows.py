@@ -13,7 +13,7 @@ from serving.protocol import StartPhase
 ROWS_KEPT = 2000
 """Of all models together; a row takes about half a KiB."""
 
-_MARKS = TypeAdapter(dict[StartPhase, float])
+_MARKS = TypeAdapter(dict[str, float])
 
 
 async def read_traces(store: Store) -> list[Trace]:
@@ -33,7 +33,7 @@ async def read_traces(store: Store) -> list[Trace]:
             revision=row.revision,
             host_id=row.host_id,
             node=row.node,
-            marks=_MARKS.validate_json(row.marks),
+            marks=_read_marks(row.marks),
             waited_s=row.waited_s,
             failed_at=row.failed_at,
             error=row.error,
@@ -61,6 +61,12 @@ async def write_traces(store: Store, traces: Sequence[Trace]) -> None:
             await db.execute(delete(STARTS).where(STARTS.c.began_at <= oldest))
 
 
+def _read_marks(text: str) -> dict[StartPhase, float]:
+    """Without the phases that only a newer version knows, which was here before us."""
+    known = set(StartPhase)
+    return {StartPhase(p): at for p, at in _MARKS.validate_json(text).items() if p in known}
+
+
 def _row(trace: Trace) -> dict[str, object]:
     return {
         "engine_id": trace.engine_id,
@@ -70,7 +76,7 @@ def _row(trace: Trace) -> dict[str, object]:
         "host_id": trace.host_id,
         "node": trace.node,
         "began_at": min(trace.marks.values(), default=trace.failed_at or 0.0),
-        "marks": _MARKS.dump_json(trace.marks).decode(),
+        "marks": _MARKS.dump_json({phase.value: at for phase, at in trace.marks.items()}).decode(),
         "waited_s": trace.waited_s,
         "failed_at": trace.failed_at,
         "error": trace.error,

@@ -6,6 +6,7 @@ Knows neither Ray nor vLLM. One event loop; at most one engine at a time.
 import asyncio
 import contextlib
 import os
+import time
 from dataclasses import dataclass
 
 from models.errors import NotFoundError, PenstockError, UnavailableError, UnreachableError
@@ -40,6 +41,8 @@ class Identity:
     node: str
     address: str
     accelerators: tuple[str, ...] = ()
+    node_up_s: float | None = None
+    """Monotonic seconds at which its machine became a node of Ray; None: nobody knows."""
 
 
 class HostAgent:
@@ -141,6 +144,7 @@ class HostAgent:
     async def _register(self, report: EngineReport | None) -> None:
         identity = self._identity
         running = report if report is not None and report.phase not in ENDED else None
+        up_s = identity.node_up_s
         await self._controller.register(
             HostRegistration(
                 host_id=identity.host_id,
@@ -150,6 +154,7 @@ class HostAgent:
                 accelerators=identity.accelerators,
                 pid=os.getpid(),
                 engine=running,
+                node_age_s=None if up_s is None else max(0.0, time.monotonic() - up_s),
             )
         )
         _log.info("registered", host_id=identity.host_id, pool=identity.pool)

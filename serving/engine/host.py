@@ -5,6 +5,7 @@ a replica is placed, restarted and health-checked by it, and nothing else.
 """
 
 import platform
+import time
 from typing import Any
 
 import ray
@@ -19,6 +20,7 @@ from serving.engine.compile_cache import machine_of_this_node
 from serving.engine.controller_client import ControllerClient
 from serving.engine.engine_run import GONE_TIMEOUT_S, Surroundings
 from serving.engine.launcher_client import SocketLauncher
+from serving.engine.node_age import node_age_s
 from serving.engine.nvml import GpuWatch, open_nvml
 from serving.engine.weights import NodeWeights
 from serving.settings import HostSettings, named_secrets
@@ -83,6 +85,7 @@ class EngineHost:
             node=platform.node(),
             address=settings.engine_address,
             accelerators=accelerators,
+            node_up_s=None if (age_s := node_age_s()) is None else time.monotonic() - age_s,
         )
         around = Surroundings(
             launcher=SocketLauncher(settings.launcher_socket),

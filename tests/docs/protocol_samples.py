@@ -19,6 +19,9 @@ from serving.messages import Message
 HERE = Path(__file__).parent / "protocol"
 GUIDE = Manifest(name="guide", source="builtin://guide")
 
+BY_THE_CONTROLLER = (protocol.StartPhase.NODE_STARTED, protocol.StartPhase.FIRST_TOKEN)
+"""Phases that no host tells of."""
+
 LOAD = protocol.EngineLoadReport(
     running=2, waiting=1, kv_use=0.25, kv_tokens=4096, decode_steps=100, decode_seqs=150.0,
     decode_seqs_squared=300.0, decode_s=1.5, decode_seqs_s=2.25, mixed_steps=3,
@@ -31,7 +34,7 @@ ENGINE = protocol.EngineReport(
     marks=tuple(
         protocol.PhaseMark(phase=phase, at=1000.0 + number)
         for number, phase in enumerate(protocol.StartPhase)
-        if phase is not protocol.StartPhase.FIRST_TOKEN
+        if phase not in BY_THE_CONTROLLER
     ),
     log_path="/var/log/guide-1.log", load=LOAD,
 )  # fmt: skip

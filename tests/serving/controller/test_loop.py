@@ -71,7 +71,10 @@ async def test_loop_decides_on_demand_without_waiting_for_its_tick(world: World)
 async def test_loop_marks_each_phase_of_a_start_in_order(world: World) -> None:
     await awake(world)
     (engine,) = world.loop.fleet.bound()
-    unseen = (StartPhase.HOST_STARTED, StartPhase.FETCHED, StartPhase.FIRST_TOKEN)
+    unseen = (
+        StartPhase.NODE_STARTED, StartPhase.HOST_STARTED, StartPhase.FETCHED,
+        StartPhase.FIRST_TOKEN,
+    )  # fmt: skip
     reached = [phase for phase in StartPhase if phase not in unseen]
     assert sorted(engine.marks, key=list(StartPhase).index) == reached
     marks = [engine.marks[phase] for phase in reached]

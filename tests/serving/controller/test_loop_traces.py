@@ -47,6 +47,45 @@ async def test_loop_marks_a_host_that_came_after_the_decision(world: World) -> N
     assert trace.marks[StartPhase.HOST_STARTED] >= trace.marks[StartPhase.DECIDED] + 1.0
 
 
+@pytest.mark.parametrize(
+    ("age_s", "phases"),
+    [
+        (0.4, ["demand_seen", "decided", "node_started", "host_started", "bound"]),
+        (3600.0, ["demand_seen", "decided", "host_started", "bound"]),
+        (None, ["demand_seen", "decided", "host_started", "bound"]),
+    ],
+)
+async def test_loop_marks_a_node_that_ray_added_for_the_start(
+    world: World, age_s: float | None, phases: list[str]
+) -> None:
+    await world.deploy()
+    world.ask(queued=1)
+    world.run(seconds=1.0)
+    asked_at = world.moment.at - 1.0
+    host = world.host("h1", node_age_s=age_s)
+    world.run()
+    host.start()
+    world.run()
+    (trace,) = world.loop.traces.of("guide")
+    told = trace.ordered()
+    assert [phase for phase, _ in told[: len(phases)]] == phases
+    ends = [at for _, at in told]
+    assert ends == sorted(ends)
+    if age_s == 0.4:
+        assert trace.marks[StartPhase.NODE_STARTED] == pytest.approx(asked_at + 0.6, abs=0.05)
+
+
+async def test_loop_marks_no_node_where_the_host_was_there(world: World) -> None:
+    host = world.host("h1", node_age_s=0.0)
+    await world.deploy()
+    world.ask(queued=1)
+    world.run()
+    host.start()
+    world.run()
+    (trace,) = world.loop.traces.of("guide")
+    assert not {StartPhase.NODE_STARTED, StartPhase.HOST_STARTED} & trace.marks.keys()
+
+
 async def test_loop_adopts_a_start_under_its_own_id(world: World) -> None:
     host = world.host("h1")
     await world.deploy()

@@ -33,11 +33,13 @@ def settings(**fields: Any) -> ControllerSettings:
 
 
 def registration(
-    host_id: str, *, pool: str = "cpu", pid: int = 1, engine: EngineReport | None = None
-) -> HostRegistration:
+    host_id: str, *, pool: str = "cpu", pid: int = 1, engine: EngineReport | None = None,
+    node_age_s: float | None = None,
+) -> HostRegistration:  # fmt: skip
     return HostRegistration(
-        host_id=host_id, pool=pool, node="node-1", address="127.0.0.1", pid=pid, engine=engine
-    )
+        host_id=host_id, pool=pool, node="node-1", address="127.0.0.1", pid=pid, engine=engine,
+        node_age_s=node_age_s,
+    )  # fmt: skip
 
 
 def engine_report(assigned: EngineAssignment, phase: EnginePhase, **fields: Any) -> EngineReport:

@@ -116,6 +116,8 @@ async def test_hosts_life_under_ray(
     async with pool(vllm_launcher, tmp_path) as running:
         first = await registered(running, 1)
         assert (first.pool, first.accelerators) == ("cpu", ())
+        assert first.node_age_s is not None, "its raylet is found"
+        assert first.node_age_s < PATIENCE_S
         engine = await ready(running, tiny_model, "e1")
         assert engine.ppid() == vllm_launcher.process.pid
         assert "libtorch" in maps(engine)
@@ -127,6 +129,8 @@ async def test_hosts_life_under_ray(
         await running.controller.assign(None)
         second = await registered(running, 2)
         assert second.host_id != first.host_id
+        assert second.node_age_s is not None
+        assert second.node_age_s > first.node_age_s, "it is the same machine"
 
         engine = await ready(running, tiny_model, "e2")
         processes = [engine, *engine.children(recursive=True)]
