@@ -152,6 +152,9 @@ class GatewaySettings(Settings):
     """Largest body of a text request."""
     max_media_body_mib: float = Field(default=32.0, gt=0)
     """Largest body of a request with images, sounds or videos in it."""
+    bodies_mib: float = Field(default=512.0, gt=0)
+    """Memory for the bodies over 64 KiB of all requests that wait or run; one that finds no room is
+    answered 503. No organisation has more than half of it."""
     media_domains: list[str] = []
     """Hosts of which a prompt may name images, sounds and videos by URL, as JSON; private
     addresses never."""

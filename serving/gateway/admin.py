@@ -9,6 +9,7 @@ from yarl import URL
 
 from models.errors import NotFoundError, UnreachableError
 from serving.gateway.bodies import TenantLeftError, WhileTenantStays, read_body
+from serving.gateway.body_budget import BodyBudget, Held
 from serving.gateway.errors import Header
 from serving.gateway.sessions import SessionOwner
 from serving.leaders import Controllers
@@ -32,10 +33,11 @@ RETRY_AFTER_S = 1.0
 class AdminPassage(SessionOwner):
     """ASGI endpoint for everything under PREFIX and ORGANIZATION."""
 
-    def __init__(self, controllers: Controllers, max_body_bytes: int) -> None:
+    def __init__(self, controllers: Controllers, max_body_bytes: int, bodies: BodyBudget) -> None:
         # Shared with the link, which keeps it at the controller that leads.
         self._controllers = controllers
         self._max_body_bytes = max_body_bytes
+        self._bodies = bodies
         super().__init__(keepalive_s=2.0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,15 +48,18 @@ class AdminPassage(SessionOwner):
             TenantLeftError: If the caller left before the answer was complete.
         """
         url = self._url(scope)
-        body = await read_body(receive, scope["headers"], self._max_body_bytes)
+        held = Held(self._bodies, PREFIX)  # one owner, for whose body it is nobody knows yet
         answered = False
         try:
+            body = await read_body(receive, scope["headers"], self._max_body_bytes, held)
             async with WhileTenantStays(receive):
                 await self._pass(scope, url, body, send)
                 answered = True
         except TenantLeftError:
             if not answered:
                 raise
+        finally:
+            held.release()
 
     async def _pass(self, scope: Scope, url: URL, body: bytes, send: Send) -> None:
         headers = [

@@ -16,6 +16,7 @@ from models.errors import PenstockError
 from serving import logs
 from serving.gateway.admin import ORGANIZATION, PREFIX, AdminPassage
 from serving.gateway.auth import Keyring
+from serving.gateway.body_budget import BodyBudget
 from serving.gateway.dispatch import GatewayApp
 from serving.gateway.door import Door
 from serving.gateway.engines import EngineClient
@@ -65,7 +66,8 @@ def create_app(
     keyring = Keyring()
     metrics = GatewayMetrics(settings.metrics_by_tenant)
     engines = EngineClient()
-    passage = AdminPassage(controllers, limits.max_body_bytes)
+    bodies = BodyBudget(int(settings.bodies_mib * 2**20))
+    passage = AdminPassage(controllers, limits.max_body_bytes, bodies)
     urgent = asyncio.Event()
     in_line = LaneLimits(settings.max_queued, settings.max_queued_tokens, settings.prefill_tokens)
     lanes = Lanes(in_line, alarm=urgent.set)
@@ -108,7 +110,7 @@ def create_app(
     for operation in OPERATIONS:
         tolls = (limiting.toll, metering.toll) if is_tolled else ()
         proxy = Proxy(
-            operation, limits, keyring, lanes, engines, metrics, tolls,
+            operation, limits, keyring, lanes, engines, metrics, bodies, tolls,
             caps=limiting.toll, spans=spans,
         )  # fmt: skip
         app.router.routes.append(Route(operation.path, proxy, methods=["POST"]))

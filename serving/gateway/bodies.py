@@ -8,6 +8,7 @@ from typing import Self
 from starlette.types import Receive
 
 from models.errors import BodyTooLargeError
+from serving.gateway.body_budget import Held
 
 DRAIN_BYTES = 64 * 2**20
 """How much of a refused body is read and thrown away before the connection is closed."""
@@ -20,19 +21,27 @@ class TenantLeftError(Exception):
     """The caller closed the connection before the answer was complete."""
 
 
-async def read_body(receive: Receive, headers: Sequence[tuple[bytes, bytes]], cap: int) -> bytes:
+async def read_body(
+    receive: Receive, headers: Sequence[tuple[bytes, bytes]], cap: int, held: Held
+) -> bytes:
     """The whole body of a request.
 
     Args:
+        receive: The request's.
+        headers: The request's.
         cap: Largest body in bytes; reading stops as soon as it is passed.
+        held: Grows to the body's size; the caller releases it.
 
     Raises:
         BodyTooLargeError: Before anything is read where Content-Length tells.
+        BodiesFullError: If there is no room for it now; before anything is read, as above.
         TenantLeftError: If the caller left before the end.
     """
     for name, value in headers:
-        if name == b"content-length" and value.isdigit() and int(value) > cap:
-            raise _too_large(cap)
+        if name == b"content-length" and value.isdigit():
+            if int(value) > cap:
+                raise _too_large(cap)
+            held.grow_to(int(value))
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body", False):
         whole: bytes = message.get("body", b"")
@@ -46,6 +55,7 @@ async def read_body(receive: Receive, headers: Sequence[tuple[bytes, bytes]], ca
         size += len(part)
         if size > cap:
             raise _too_large(cap)
+        held.grow_to(size)
         parts.append(part)
         if not message.get("more_body", False):
             return b"".join(parts)

@@ -206,6 +206,10 @@ class TenantConnection(HttpToolsProtocol):
         self._head_bytes = 0
         self._stop_waiting()
         super().on_message_complete()
+        # uvicorn stops reading where much of a body came at once, and goes on when the app asks for
+        # more: nobody asks after the end, and so nobody would hear that the tenant leaves.
+        if self.flow.read_paused and not self.pipeline:
+            self.flow.resume_reading()
 
     def send_400_response(self, msg: str) -> None:
         """Called by uvicorn for what is no HTTP."""

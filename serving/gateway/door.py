@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.errors import BodyTooLargeError, PenstockError
 from serving.gateway.bodies import TenantLeftError
+from serving.gateway.body_budget import BodiesFullError
 from serving.gateway.errors import Shape, answer_of
 from serving.gateway.ids import new_id
 from serving.logs import get_logger
@@ -51,7 +52,7 @@ class Door:
             if started:
                 raise
             answer = answer_of(error).shaped(shape_of(scope["path"]))
-            if isinstance(error, BodyTooLargeError):
+            if isinstance(error, BodyTooLargeError | BodiesFullError):
                 await answer.send_and_drain(receive, send_named)
             else:
                 await answer.send(send_named)

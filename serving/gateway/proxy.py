@@ -25,6 +25,7 @@ from starlette.types import Receive, Scope, Send
 from models.errors import BodyTooLargeError, PenstockError, UnavailableError, UpstreamError
 from serving.gateway.auth import Keyring, check_model
 from serving.gateway.bodies import TenantLeftError, read_body
+from serving.gateway.body_budget import BodyBudget, Held
 from serving.gateway.calls import Call, Reading, cache_salt
 from serving.gateway.connection import TENANT, Tenant, WhileConnected
 from serving.gateway.endpoint import Endpoint
@@ -100,6 +101,7 @@ class Proxy:
         lanes: Lanes,
         engines: EngineClient,
         metrics: GatewayMetrics,
+        bodies: BodyBudget,
         tolls: Sequence[Toll] = (),
         caps: LimitsToll | None = None,
         spans: "RequestSpans | None" = None,
@@ -110,6 +112,7 @@ class Proxy:
         self._lanes = lanes
         self._engines = engines
         self._metrics = metrics
+        self._bodies = bodies
         self._tolls = tolls
         self._caps = caps
         self._spans = spans
@@ -127,9 +130,11 @@ class Proxy:
         if self._spans is not None:
             self._spans.begin(visit, headers)
         waiting: KeepAlive | None = None
+        held: Held | None = None
         try:
             key = self._keyring.admit(visit, headers, scope.get("query_string", b""))
-            reading = await self._read(receive, headers)
+            held = Held(self._bodies, visit.org_id)
+            reading = await self._read(receive, headers, held)
             check_model(key, reading.model)
             lane = self._lanes.get(reading.model)
             visit.model = reading.model
@@ -137,6 +142,7 @@ class Proxy:
             if self._caps is not None:
                 self._caps.cap_answer(visit, reading)
             call = call_for(lane.route, reading, visit)
+            del reading  # it can be many times larger than the body, and the wait is long
             tenant: Tenant = scope[TENANT]
             after_s = keep_alive_after_s(headers, lane.route.keep_alive_s, streams=call.stream)
             waiting = KeepAlive(send, after_s, self._operation.shape)
@@ -158,13 +164,15 @@ class Proxy:
             visit.status = 500
             raise
         finally:
+            if held is not None:
+                held.release()
             visit.close(self._metrics, time.monotonic())
 
-    async def _read(self, receive: Receive, headers: Headers) -> Reading:
+    async def _read(self, receive: Receive, headers: Headers, held: Held) -> Reading:
         operation, limits = self._operation, self._limits
         text_cap = limits.max_body_bytes
         cap = text_cap if operation.body is Body.TEXT else max(text_cap, limits.max_media_bytes)
-        body = await read_body(receive, headers, cap)
+        body = await read_body(receive, headers, cap, held)
         if operation.body is Body.MEDIA and len(body) > text_cap and DATA_URL not in body:
             raise BodyTooLargeError(f"text is larger than {text_cap / 2**20:g} MiB")
         kind = next((v for name, v in headers if name == b"content-type"), b"")
@@ -201,7 +209,7 @@ class Proxy:
                 way.dispatched()
                 if not again:
                     waited_s = time.monotonic() - visit.began_s
-                    self._metrics.queue_wait_of(visit.model).observe(waited_s)
+                    self._metrics.queue_wait_of(visit.base).observe(waited_s)
                 verdict = await self._attempt(call, lane, endpoint, visit, way, tenant, send)
                 if verdict is Verdict.ANSWERED:
                     return
@@ -229,7 +237,7 @@ class Proxy:
             if len(visit.broken) >= MAX_BROKEN:
                 log.error("request_given_up", engine_ids=visit.broken, **visit.names())
                 raise UpstreamError("engines failed on this request twice; it is not tried again")
-        self._metrics.retries.labels(visit.model).inc()
+        self._metrics.retries.labels(visit.base).inc()
         pause_s = FAULT_PAUSE_S if verdict is Verdict.FAULT else 0.0
         if verdict is not Verdict.GONE:  # that one cost the engines nothing
             pause_s = max(pause_s, lane.retries.retry(time.monotonic()))
@@ -304,7 +312,7 @@ class Proxy:
     def _note_first_byte(self, lane: Lane, visit: Visit) -> None:
         visit.first_byte_s = time.monotonic()
         after_s = visit.first_byte_s - visit.began_s
-        self._metrics.ttft_of(visit.model).observe(after_s, {"usage_id": visit.usage_id})
+        self._metrics.ttft_of(visit.base).observe(after_s, {"usage_id": visit.usage_id})
         lane.note_first_token(visit.start_id, visit.engine_id, time.time(), after_s)
 
     async def _stream(

@@ -258,3 +258,16 @@ async def test_tenant_who_reads_slowly_gets_all_of_it(
             await asyncio.sleep(0.005)
     assert size > 1100 * 60_000
     writer.close()
+
+
+async def test_tenant_who_leaves_after_a_large_body_is_noticed(
+    gateway: Gateway, engine: FakeEngine
+) -> None:
+    engine.default = fake_engine.stalls_mid_stream
+    message = {"role": "user", "content": "x" * 600_000}
+    body = json.dumps(chat(messages=[message], stream=True)).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(head(f"Content-Length: {len(body)}") + body)
+    await reader.readuntil(b"penstock")
+    writer.close()
+    await until(lambda: engine.aborted == 1)
