@@ -49,4 +49,6 @@ class RolloutView(View):
     old: int
     """Engines of other revisions that still serve."""
     reason: str
+    failed: bool = False
+    """Its last starts failed, as `reason` says; what serves is of an older revision."""
     canary: CanaryView | None = None

@@ -75,17 +75,18 @@ def deploy(
             from serving.cli.rehearsal import gate  # the simulator: numpy and numba
 
             gate(admin, manifests, yes=yes)
-        done: list[str] = []
+        done: list[Applied] = []
         for manifest in manifests:
             try:
-                say_applied(apply(admin, manifest, find(admin, manifest.name)))
+                done.append(apply(admin, manifest, find(admin, manifest.name)))
             except PenstockError:
                 if done:
-                    console.print(f"deployed before that: {', '.join(done)}")
+                    before = ", ".join(one.model for one in done)
+                    console.print(f"deployed before that: {before}")
                 raise
-            done.append(manifest.name)
+            say_applied(done[-1])
         if wait:
-            for model in Follower(admin, console, timeout_s).wait(manifests):
+            for model in Follower(admin, console, timeout_s).wait(done):
                 if model.state is ModelState.ASLEEP:
                     console.print(f"model {model.name} is asleep; the first request wakes it")
                 else:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -18,15 +18,16 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from models.errors import DeadlineError, ModelFailedError
-from models.manifest import Manifest
+from models.errors import ConflictError, DeadlineError, ModelFailedError
 from serving.cli.client import AdminClient
 from serving.protocol import ModelState
-from serving.views import FetchView, ModelView
+from serving.views import Applied, FetchView, ModelView
 
 POLL_S = 0.25
 NO_FETCH_S = 3.0
 """A model without any host that fetches for it after this long is not waited for."""
+EVENTS = 20
+"""Of a model that are looked through for why its revision went."""
 LINE_STEP = 0.1
 """Where there is no terminal, a line is printed for each further share of a fetch."""
 
@@ -84,7 +85,7 @@ class Bars(AbstractContextManager["Bars"]):
 
 @dataclass(slots=True)
 class Follower:
-    """Waits for models; every sentence goes to `console` once.
+    """Waits for models, all at once; every sentence goes to `console` once.
 
     Args:
         admin: The platform.
@@ -98,53 +99,103 @@ class Follower:
     sleep: Callable[[float], None] = time.sleep
     _told: dict[str, str] = field(default_factory=dict)
 
-    def wait(self, manifests: Sequence[Manifest]) -> list[ModelView]:
-        """Follows models to a good end: ready, or asleep with their weights at hand.
+    def wait(self, wanted: Sequence[Applied]) -> list[ModelView]:
+        """Follows revisions to a good end: ready, or asleep with their weights at hand, or as a
+        canary on its first share of the requests.
 
         Raises:
             ModelFailedError: If engines do not start, or weights cannot be fetched.
+            ConflictError: If another revision was deployed meanwhile.
             DeadlineError: If it takes too long.
         """
-        deadline_s = time.monotonic() + self.timeout_s
-        with Bars(self.console) as bars:
-            return [self._wait(manifest, deadline_s, bars) for manifest in manifests]
-
-    def _wait(self, manifest: Manifest, deadline_s: float, bars: Bars) -> ModelView:
         began_s = time.monotonic()
-        while True:
-            model = self.admin.model(manifest.name)
-            for fetch in model.fetches:
-                bars.show(f"{model.name} on {fetch.node}", fetch.done_bytes, fetch.total_bytes)
-            if model.state is ModelState.FAILED:
-                raise ModelFailedError(
-                    f"model {model.name} failed: {model.reason}",
-                    hint=f"`penstock logs {model.name}` shows its engine's log",
-                )
-            if model.state is ModelState.READY:
+        done: dict[str, ModelView] = {}
+        with Bars(self.console) as bars:
+            while True:
+                for one in wanted:
+                    if one.model not in done and (found := self._look(one, began_s, bars)):
+                        done[one.model] = found
+                if len(done) == len({one.model for one in wanted}):
+                    return [done[one.model] for one in wanted]
+                if time.monotonic() - began_s >= self.timeout_s:
+                    late = next(one.model for one in wanted if one.model not in done)
+                    raise DeadlineError(
+                        f"{self._told[late]} after {self.timeout_s:.0f} s",
+                        hint="it goes on; follow it with `penstock status`",
+                    )
+                self.sleep(POLL_S)
+
+    def _look(self, wanted: Applied, began_s: float, bars: Bars) -> ModelView | None:
+        """The model where it is at its good end."""
+        model = self.admin.model(wanted.model)
+        for fetch in model.fetches:
+            bars.show(f"{model.name} on {fetch.node}", fetch.done_bytes, fetch.total_bytes)
+        if model.revision != wanted.revision:
+            self._raise_replaced(model, wanted.revision)
+        if model.state is ModelState.FAILED:
+            _raise_failed(f"model {model.name} failed: {model.reason}", model.name)
+        if model.state in (ModelState.READY, ModelState.DEGRADED) and self._is_rolled_out(model):
+            return model
+        if model.manifest.scaling.min == 0 and model.state is ModelState.ASLEEP:
+            alone = not model.fetches and time.monotonic() - began_s >= NO_FETCH_S
+            if not model.manifest.is_fetched or alone or _is_fetched(model.fetches):
                 return model
-            if manifest.scaling.min == 0 and model.state is ModelState.ASLEEP:
-                alone = not model.fetches and time.monotonic() - began_s >= NO_FETCH_S
-                if not model.manifest.is_fetched or alone or _is_fetched(model.fetches):
-                    return model
-                _raise_failed(model)
-            now = f"model {model.name} is {model.state}"
-            now += f": {model.reason}" if model.reason else ""
-            if now != self._told.get(model.name):
-                self.console.print(now)
-                self._told[model.name] = now
-            if time.monotonic() >= deadline_s:
-                raise DeadlineError(
-                    f"{now} after {self.timeout_s:.0f} s",
-                    hint="it goes on; follow it with `penstock status`",
-                )
-            self.sleep(POLL_S)
+            _raise_not_fetched(model)
+        now = f"model {model.name} is {model.state}"
+        now += f": {model.reason}" if model.reason else ""
+        self._tell(model.name, now)
+        return None
+
+    def _is_rolled_out(self, model: ModelView) -> bool:
+        """Whether what serves is the revision that was deployed, and not only one before it."""
+        rollout = self.admin.rollout(model.name)
+        if rollout.revision != model.revision:
+            return False  # deployed anew since then: the next look tells
+        if rollout.failed and not rollout.ready:
+            _raise_failed(
+                f"revision {rollout.revision} of {model.name} does not start, and the one before "
+                f"it serves on: {rollout.reason}",
+                model.name,
+            )
+        canary = rollout.canary
+        if canary is not None and rollout.ready and canary.share:  # none while it gives way
+            self._tell(
+                model.name,
+                f"model {model.name}: revision {rollout.revision} gets {canary.share:.0%} of the "
+                f"requests, revision {canary.stable} the rest; `penstock rollout status "
+                f"{model.name}` follows it",
+            )
+            return True
+        return model.state is ModelState.READY and rollout.done
+
+    def _tell(self, model: str, now: str) -> None:
+        if now != self._told.get(model):
+            self.console.print(now)
+            self._told[model] = now
+
+    def _raise_replaced(self, model: ModelView, wanted: int) -> None:
+        """Another revision is the current one: the canary's gate, or somebody else, deployed it."""
+        events = self.admin.events(EVENTS, model.name)
+        mine = f"revision {wanted} gives way to "
+        for event in reversed(events):
+            if event.kind == "rollout_rolled_back" and event.message.startswith(mine):
+                _raise_failed(f"model {model.name}: {event.message}", model.name)
+        raise ConflictError(
+            f"revision {model.revision} of {model.name} was deployed meanwhile, in place of "
+            f"revision {wanted}",
+            hint=f"`penstock rollout history {model.name}` says by whom",
+        )
 
 
 def _is_fetched(fetches: Sequence[FetchView]) -> bool:
     return bool(fetches) and all(fetch.done for fetch in fetches)
 
 
-def _raise_failed(model: ModelView) -> None:
+def _raise_failed(message: str, name: str) -> NoReturn:
+    raise ModelFailedError(message, hint=f"`penstock logs {name}` shows its engine's log")
+
+
+def _raise_not_fetched(model: ModelView) -> None:
     for fetch in model.fetches:
         if fetch.error is not None:
             raise ModelFailedError(

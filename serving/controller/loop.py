@@ -26,6 +26,7 @@ from serving.controller.registry import DeployedModel, Registry
 from serving.controller.rollouts import Rollouts, real, unlabelled
 from serving.controller.routes import RouteTable, make_route
 from serving.controller.standing import Seen, Standing, assess
+from serving.controller.starts import FAILED_AFTER
 from serving.controller.targets import NO_DEMAND, Demands, Targets
 from serving.controller.telemetry import Telemetry
 from serving.controller.traces import Traces
@@ -194,6 +195,10 @@ class ControlLoop:
     def standing(self, model: str) -> Standing:
         """How the model stands since the last run."""
         return self._standings.get(model, ASLEEP)
+
+    def has_failed(self, model: str) -> bool:
+        """Whether its current revision does not start."""
+        return self._bindings.starts(model).failures >= FAILED_AFTER
 
     # --- the loop -----------------------------------------------------------------------------
 

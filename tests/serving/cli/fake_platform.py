@@ -18,6 +18,7 @@ from models.errors import (
 )
 from models.manifest import Manifest, parse_manifest
 from serving.protocol import EnginePhase, ModelState
+from serving.rollout import RolloutView
 from serving.scaling import CapacityView, DemandView, ScalingChange
 from serving.views import (
     Applied,
@@ -54,6 +55,15 @@ class FakePlatform:
     """States that a model shows from one read to the next; the last one stays."""
     resources: dict[str, BaseModel | str] = field(default_factory=dict)
     """Further answers to a GET, by the path below /admin/v1."""
+    rollouts: list[RolloutView] = field(default_factory=list)
+    """How far a rollout is from one read to the next; the last one stays."""
+    replaced_by: int | None = None
+    """Revision that is deployed in place of the one that the caller deployed."""
+    events: list[EventView] = field(
+        default_factory=lambda: [
+            EventView(at=THEN, kind="engine_failed", model="gone", engine_id="e-old", message="out")
+        ]
+    )
     fetches: list[list[FetchView]] = field(default_factory=list)
     """Fetches that a model shows from one read to the next; the last ones stay."""
     warnings: list[str] = field(default_factory=list)
@@ -136,6 +146,8 @@ class FakePlatform:
                 return told
             case "GET", ["models", name]:
                 seen = self._model(name)
+                if self.replaced_by:
+                    return seen.model_copy(update={"revision": self.replaced_by})
                 if self.states:
                     self.deploy(name, self.states.pop(0), "because", seen.manifest.scaling.min)
                     kept = {"manifest": seen.manifest, "revision": seen.revision}
@@ -152,6 +164,14 @@ class FakePlatform:
                 manifest = self._model(name).manifest
                 view = RevisionView(model=name, revision=1, created_at=THEN, manifest=manifest)
                 return Items[RevisionView](items=[view])
+            case "GET", ["models", name, "rollout"]:
+                seen = self._model(name)
+                if self.rollouts:
+                    return self.rollouts.pop(0) if len(self.rollouts) > 1 else self.rollouts[0]
+                return RolloutView(
+                    model=name, revision=seen.revision, done=seen.state is ModelState.READY,
+                    engines_wanted=1, ready=seen.engines_ready, starting=0, old=0, reason="",
+                )  # fmt: skip
             case "GET", ["models", name, "starts"]:
                 self._model(name)
                 return Items[StartView](items=self.starts)
@@ -185,10 +205,7 @@ class FakePlatform:
                 )  # fmt: skip
                 return Items[HostView](items=[host])
             case "GET", ["events"]:
-                event = EventView(
-                    at=THEN, kind="engine_failed", model="gone", engine_id="e-old", message="out"
-                )
-                return Items[EventView](items=[event])
+                return Items[EventView](items=self.events)
         if method == "GET" and (found := self.resources.get(path.removeprefix("/admin/v1"))):
             return found
         raise NotFoundError(f"there is no {path}")

@@ -2,15 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from models.errors import BadRequestError, ManifestError
 from serving.cli.wanted import name_of
 from serving.protocol import ModelState
-from serving.views import FetchView
+from serving.rollout import CanaryView, FiguresView, RolloutView
+from serving.views import EventView, FetchView
 from tests.serving.cli.conftest import Run
-from tests.serving.cli.fake_platform import FakePlatform
+from tests.serving.cli.fake_platform import THEN, FakePlatform
 
 
 def write_manifest(folder: Path, text: str) -> str:
@@ -122,6 +124,88 @@ def test_wait_ends_at_its_timeout(run: Run, platform: FakePlatform) -> None:
     outcome = run("deploy", "builtin://guide", "--timeout-s", "1")
     assert outcome.code == 6
     assert "waking after 1 s" in outcome.err
+
+
+def rolled(revision: int, ready: int, *, failed: bool = False, **fields: Any) -> RolloutView:
+    values: dict[str, Any] = {
+        "model": "guide", "revision": revision, "done": ready == 1, "engines_wanted": 1,
+        "ready": ready, "starting": 1 - ready, "old": 1 - ready, "failed": failed,
+        "reason": "an older revision serves", **fields,
+    }  # fmt: skip
+    return RolloutView(**values)
+
+
+def test_wait_is_for_the_new_revision_where_an_old_one_serves(
+    run: Run, platform: FakePlatform
+) -> None:
+    platform.rollouts = [rolled(1, 0), rolled(1, 0), rolled(1, 1)]
+    platform.states = [ModelState.READY] * 3
+    outcome = run("deploy", "builtin://guide")
+    assert outcome.code == 0
+    assert len([call for call in platform.asked if call[1].endswith("/rollout")]) == 3
+
+
+def test_wait_ends_where_the_new_revision_does_not_start(run: Run, platform: FakePlatform) -> None:
+    reason = "an older revision serves until the current one is ready; the last start failed: no"
+    platform.rollouts = [rolled(1, 0), rolled(1, 0, failed=True, reason=reason)]
+    platform.states = [ModelState.READY, ModelState.DEGRADED]
+    outcome = run("deploy", "builtin://guide")
+    assert outcome.code == 6
+    assert "revision 1 of guide does not start" in outcome.err
+    assert "the last start failed: no" in outcome.err
+
+
+FIGURES = FiguresView(answered=0, failed=0, ttft_p95_s=None, tpot_p95_s=None)
+
+
+def test_wait_ends_with_a_canarys_first_share(run: Run, platform: FakePlatform) -> None:
+    canary = CanaryView(
+        stable=1, share=0.05, step=1, steps=4, paused=False, why="", old=FIGURES, new=FIGURES
+    )
+    on_its_way = rolled(1, 1, done=False, canary=canary)
+    platform.rollouts = [
+        rolled(1, 0, canary=canary),
+        on_its_way.model_copy(update={"canary": canary.model_copy(update={"share": 0.0})}),
+        on_its_way,
+    ]
+    outcome = run("deploy", "builtin://guide")
+    assert outcome.code == 0
+    assert "revision 1 gets 5% of the requests, revision 1 the rest" in " ".join(
+        outcome.err.split()
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "says"),
+    [
+        ("revision 1 gives way to revision 0: it is slow", 6, "it is slow"),
+        ("revision 9 gives way to revision 8: it is slow", 5, "was deployed meanwhile"),
+    ],
+)
+def test_wait_ends_where_another_revision_takes_the_place(
+    run: Run, platform: FakePlatform, message: str, code: int, says: str
+) -> None:
+    platform.events = [
+        EventView(
+            at=THEN, kind="rollout_rolled_back", model="guide", engine_id=None, message=message
+        )
+    ]
+    platform.replaced_by = 2
+    outcome = run("deploy", "builtin://guide")
+    assert outcome.code == code
+    assert says in outcome.err
+
+
+def test_wait_tells_of_a_failure_while_another_model_still_starts(
+    run: Run, platform: FakePlatform, tmp_path: Path
+) -> None:
+    text = MINIMAL + "---\n" + MINIMAL.replace("mine", "yours")
+    # One state for each read: deployed, deployed; then a look at each.
+    platform.states = [ModelState.WAKING] * 3 + [ModelState.FAILED] * 2
+    outcome = run("deploy", "-f", write_manifest(tmp_path, text))
+    assert outcome.code == 6
+    assert "mine is waking" in outcome.err
+    assert "model yours failed: because" in outcome.err
 
 
 def test_no_wait_returns_at_once(run: Run, platform: FakePlatform) -> None:
