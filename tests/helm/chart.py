@@ -37,20 +37,26 @@ def resources(texts: dict[str, str]) -> list[Resource]:
         document
         for path, text in sorted(texts.items())
         if not path.endswith("NOTES.txt")
-        for document in yaml.safe_load_all(text)
+        for document in yaml.load_all(text, Loader=yaml.CSafeLoader)  # ten times as fast
         if document
     ]
 
 
+@cache
+def resources_of(scenario: str) -> tuple[Resource, ...]:
+    """All resources of a scenario, to be left as they are."""
+    return tuple(resources(rendered(scenario)))
+
+
 def of_kind(scenario: str, kind: str) -> list[Resource]:
     """The resources of one kind."""
-    return [r for r in resources(rendered(scenario)) if r["kind"] == kind]
+    return [r for r in resources_of(scenario) if r["kind"] == kind]
 
 
 def pod_specs(scenario: str) -> dict[str, Resource]:
     """Every pod that the chart makes, by a name."""
     found = {}
-    for resource in resources(rendered(scenario)):
+    for resource in resources_of(scenario):
         name = f"{resource['kind']}/{resource['metadata']['name']}"
         match resource["kind"]:
             case "Pod":

@@ -10,8 +10,7 @@ from tests.helm.chart import (
     environment,
     of_kind,
     pod_specs,
-    rendered,
-    resources,
+    resources_of,
 )
 
 FOLDER = Path(__file__).parent / "golden"
@@ -23,7 +22,7 @@ def summary(scenario: str) -> str:
 
 
 def lines(scenario: str) -> Iterator[str]:
-    for resource in resources(rendered(scenario)):
+    for resource in resources_of(scenario):
         yield f"{resource['kind']} {resource['metadata']['name']}"
     for name, pod in pod_specs(scenario).items():
         yield f"\n{name} grace={pod.get('terminationGracePeriodSeconds', 30)}s"

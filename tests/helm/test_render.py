@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 from helm_python import lint
 
-from tests.helm.chart import CHART, ROOT, SCENARIOS, rendered, resources, values_of
+from tests.helm.chart import CHART, ROOT, SCENARIOS, rendered, resources_of, values_of
 from tests.helm.golden import summary
 
 VERSIONS = ("1.31", "1.36")
@@ -52,7 +52,7 @@ def test_scenario_lints_without_warnings(scenario: str) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_scenario_is_valid_kubernetes(scenario: str, version: str) -> None:
-    for resource in resources(rendered(scenario)):
+    for resource in resources_of(scenario):
         if resource["kind"] not in CUSTOM.keys() | WITHOUT_SCHEMA:
             kubernetes_validate.validate(resource, version, strict=True)
 
@@ -62,7 +62,7 @@ def test_scenario_is_valid_for_the_operators(scenario: str) -> None:
     if not CRD_SCHEMAS.is_dir():
         pytest.skip("the schemas of the custom resources are not beside this checkout")
     checked = 0
-    for resource in resources(rendered(scenario)):
+    for resource in resources_of(scenario):
         if name := CUSTOM.get(resource["kind"]):
             packed = (CRD_SCHEMAS / f"{name}.schema.json.gz").read_bytes()
             schema = closed(json.loads(gzip.decompress(packed)))
