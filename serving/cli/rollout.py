@@ -37,18 +37,29 @@ def status(
     ] = None,
     how: OutputOption = Format.TABLE,
 ) -> None:
-    """Say how far the current revision has got; with --wait, 1 if it is not done by then."""
+    """Say how far the current revision has got.
+
+    With --wait, the exit code is 1 if it is not done by then, or another one took its place.
+    """
     with client.connect() as admin:
         view = admin.rollout(model)
+        revision = view.revision
         deadline_s = time.monotonic() + (wait or 0.0)
         while wait is not None and not view.done and time.monotonic() < deadline_s:
             time.sleep(POLL_S)
             view = admin.rollout(model)
+            if view.revision != revision:
+                break
     if how is Format.JSON:
         output.print_json(view.model_dump(mode="json"))
     else:
         for line in lines(view):
             output.stdout().print(line, soft_wrap=True)
+    if view.revision != revision:
+        raise NotRolledOutError(
+            f"revision {revision} of {model} gave way to revision {view.revision}",
+            hint=f"`penstock describe {model}` shows its events",
+        )
     if wait is not None and not view.done:
         raise NotRolledOutError(
             f"revision {view.revision} of {model} has not taken over within {wait:g} s",
