@@ -22,7 +22,7 @@ from serving.engine.engine_client import EngineClient, Probe
 from serving.engine.gang import gang_environment
 from serving.engine.launch_protocol import Exited, Forked, Reached, Refused, SpawnRequest
 from serving.engine.launcher_client import Launcher, Lease
-from serving.engine.load_format import installed_formats
+from serving.engine.load_format import formats_for
 from serving.engine.recorder_reader import recorder_path
 from serving.engine.weights import Weights
 from serving.protocol import (
@@ -179,7 +179,7 @@ class EngineRun:
             compiled = compile_cache.folder(around.compile_dir, manifest, folder, around.machine)
         request = SpawnRequest(
             engine_id=self._assignment.engine_id,
-            args=vllm_arguments(manifest, folder, installed_formats(), gang),
+            args=vllm_arguments(manifest, folder, formats_for(manifest, folder), gang),
             environment={
                 **vllm_environment(manifest, around.accelerators),
                 **({} if gang is None else gang_environment(around.address)),
@@ -252,6 +252,8 @@ class EngineRun:
                 case Refused():
                     raise UnavailableError(event.reason, hint=event.hint)
                 case Exited():
+                    if event.killed:
+                        self._change(killed=True)
                     raise UpstreamError(event.cause, hint=event.hint)
         raise UnavailableError(
             "this node's launcher went away, and the engine with it",

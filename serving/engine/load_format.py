@@ -6,6 +6,7 @@ disk's write once, and cost each later start the network, the checksums and the 
 
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 
 from models.manifest import Manifest
 
@@ -23,6 +24,24 @@ OBJECT_STORES = ("s3", "gs")
 def installed_formats() -> frozenset[str]:
     """The formats whose package is installed beside the host's, which is the engine's too."""
     return frozenset(name for name, module in MODULES.items() if find_spec(module) is not None)
+
+
+def formats_for(manifest: Manifest, folder: Path) -> frozenset[str]:
+    """The formats that may be chosen for a start on this node.
+
+    None beyond vLLM's own where another build runs the engine, for its packages are not those that
+    are seen here; nor where the folder has Mistral's consolidated file, which vLLM tells from the
+    others only while it chooses by itself.
+
+    Args:
+        manifest: The model.
+        folder: Its weights on this node.
+    """
+    if manifest.resources.accelerator == "cpu" or manifest.engine.build is not None:
+        return frozenset()
+    if any(folder.glob("consolidated*.safetensors")):
+        return frozenset()
+    return installed_formats()
 
 
 def load_format(manifest: Manifest, installed: frozenset[str]) -> str | None:

@@ -20,7 +20,7 @@ from serving.engine.arguments import vllm_arguments, vllm_environment
 from serving.engine.engine_client import EngineClient
 from serving.engine.launch_protocol import Exited, Forked, Reached, Refused, SpawnRequest
 from serving.engine.launcher_client import Launcher, Lease
-from serving.engine.load_format import installed_formats
+from serving.engine.load_format import formats_for
 from serving.protocol import StartPhase
 from serving.tuning.space import applied
 from serving.tuning.trials import Figures, Settings, TrialError
@@ -66,7 +66,7 @@ class EngineRunner:
         token, number = secrets.token_urlsafe(32), secrets.token_hex(4)
         request = SpawnRequest(
             engine_id=f"tune-{number}",
-            args=vllm_arguments(manifest, self.folder, installed_formats()),
+            args=vllm_arguments(manifest, self.folder, formats_for(manifest, self.folder)),
             environment=vllm_environment(manifest, self.accelerators),
             token=token,
             log_path=(self.log_dir / f"tune-{number}.log").absolute(),

@@ -10,7 +10,6 @@ from models.cache import NodeCache
 from models.cache_download import Patience
 from models.manifest import Manifest, parse_manifest
 from models.secrets import Secrets
-from serving.engine.load_format import load_format
 from serving.engine.weights import NodeWeights, read_ahead
 from serving.protocol import FetchReport
 from tests.models.faulty import Faults
@@ -117,27 +116,3 @@ async def test_local_models_are_not_fetched(weights: NodeWeights, repo: Path) ->
 
 def test_reading_ahead_counts_the_weights(repo: Path) -> None:
     assert read_ahead(repo) == (repo / "model.safetensors").stat().st_size
-
-
-@pytest.mark.parametrize(
-    ("source", "resources", "installed", "chosen"),
-    [
-        ("s3://b/m", {"accelerator": "h200", "gpus": 1}, {"runai_streamer", "fastsafetensors"},
-         "runai_streamer"),
-        ("gs://b/m", {"accelerator": "h200", "gpus": 1}, {"fastsafetensors"}, "fastsafetensors"),
-        ("hf://a/b", {"accelerator": "h200", "gpus": 1}, {"runai_streamer", "fastsafetensors"},
-         "fastsafetensors"),
-        ("hf://a/b", {"accelerator": "h200", "gpus": 1}, {"instanttensor"}, "instanttensor"),
-        ("hf://a/b", {"accelerator": "h200", "gpus": 1}, set(), None),
-        ("s3://b/m", {}, {"runai_streamer", "fastsafetensors"}, None),
-    ],
-)  # fmt: skip
-def test_load_format_follows_source_hardware_and_what_is_installed(
-    source: str, resources: dict[str, object], installed: set[str], chosen: str | None
-) -> None:
-    manifest = parse_manifest({"name": "m", "source": source, "resources": resources})
-    assert load_format(manifest, frozenset(installed)) == chosen
-    said = manifest.model_copy(
-        update={"engine": manifest.engine.model_copy(update={"load_format": "dummy"})}
-    )
-    assert load_format(said, frozenset(installed)) == "dummy"
