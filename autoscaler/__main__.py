@@ -1,5 +1,6 @@
 """Simulates autoscalers on a trace from the command line: `python -m autoscaler --help`."""
 
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -26,7 +27,7 @@ class Output(StrEnum):
     JSON = "json"
 
 
-def parse_cold_start(text: str) -> tuple[float, ...]:
+def parse_seconds(text: str, param: str) -> tuple[float, ...]:
     """Reads `2`, measured values `0.4,0.5,0.9`, or a file with one value a line.
 
     Raises:
@@ -37,9 +38,9 @@ def parse_cold_start(text: str) -> tuple[float, ...]:
     try:
         values = tuple(float(part) for part in parts)
     except ValueError as exc:
-        raise BadRequestError(f"{exc}", param="cold_start") from exc
+        raise BadRequestError(f"{exc}", param=param) from exc
     if not values or not all(0.0 <= value < 86_400.0 for value in values):
-        raise BadRequestError("a cold start takes 0 s or more", param="cold_start")
+        raise BadRequestError(f"{param} takes 0 s or more", param=param)
     return values
 
 
@@ -86,6 +87,9 @@ def simulate(
     trace: Annotated[Path, typer.Option(help="Azure CSV or Mooncake JSON lines, plain or .gz.")],
     rate_scale: Annotated[float, typer.Option(help="Mean copies of each arrival.")] = 1.0,
     cold_start: Annotated[str, typer.Option(help="Seconds, measured values, or a file.")] = "2",
+    way: Annotated[
+        str, typer.Option(help="Of a request outside its engine: as --cold-start.")
+    ] = "0",
     policy: Annotated[str, typer.Option(help="`all`, or names with commas.")] = "penstock",
     engine: Annotated[str, typer.Option(help="As slots=128,prefill_tps=35000,step_ms=8.")] = "",
     profile: Annotated[
@@ -103,6 +107,9 @@ def simulate(
     price: Annotated[float, typer.Option(help="Of one GPU for one hour.")] = 0.0,
     gpus: Annotated[int, typer.Option(help="GPUs of one engine.")] = 1,
     seed: Annotated[int, typer.Option(help="Of copies, jitter and cold starts.")] = 1,
+    jobs: Annotated[
+        int, typer.Option(help="Processes that search rivals' knobs; 0: one a core.", min=0)
+    ] = 0,
     output: Annotated[Output, typer.Option(help="What to print.")] = Output.TABLE,
     png: Annotated[Path | None, typer.Option(help="Draw demand, engines and misses.")] = None,
 ) -> None:
@@ -118,14 +125,14 @@ def simulate(
         scenario = Scenario(
             trace=scale_rate(load_trace(trace), rate_scale, seed),
             engine=parse_engine(engine, base),
-            cold_starts_s=parse_cold_start(cold_start),
+            cold_starts_s=parse_seconds(cold_start, "cold_start"), ways_s=parse_seconds(way, "way"),
             ttft_s=ttft, tpot_s=tpot, attainment=attainment, idle_timeout_s=idle_timeout,
             places=max_engines, seed=seed, price_per_gpu_hour=price, gpus=gpus,
         )  # fmt: skip
         capacity = scenario.engine.capacity()
         for warning in below_floor(capacity, ttft, tpot, scenario.known_start_s()):
             err.print(f"warning: {warning}")
-        outcomes = compare(scenario, parse_policies(policy))
+        outcomes = compare(scenario, parse_policies(policy), jobs or os.cpu_count() or 1)
     except PenstockError as exc:
         err.print(f"error: {exc}")
         if exc.hint:

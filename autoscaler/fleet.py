@@ -1,6 +1,6 @@
 """A simulated fleet of one model: starts and drains engines, counts their cost, reports."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -87,6 +87,13 @@ def parse_engine(text: str, base: EngineModel | None = None) -> EngineModel:
     return replace(base or EngineModel(), **values)  # type: ignore[arg-type]
 
 
+def _drawn(values: Sequence[float], count: int, seed: int) -> kernel.Floats:
+    """So many of the values, drawn evenly; other draws than those of the cold starts."""
+    if len(values) == 1:
+        return np.full(count, values[0])
+    return np.random.default_rng((seed, 1)).choice(np.asarray(values, np.float64), count)
+
+
 class SimulatedFleet:
     """Engines, their gateway and a trace that runs through them; time moves with `advance`."""
 
@@ -99,6 +106,8 @@ class SimulatedFleet:
         ttft_s: float,
         tpot_s: float,
         cold_start: Sampler,
+        ways_s: Sequence[float] = (0.0,),
+        seed: int = 1,
     ) -> None:
         self.now_s = 0.0
         self.started = self.stopped = 0
@@ -112,8 +121,9 @@ class SimulatedFleet:
             ttft_s, tpot_s,
         )  # fmt: skip
         self._state = kernel.new_fleet(
-            trace.arrival_s, trace.prompt, trace.output, places, engine.slots
-        )
+            trace.arrival_s, trace.prompt, trace.output, _drawn(ways_s, len(trace), seed),
+            places, engine.slots,
+        )  # fmt: skip
         self._seen = self._state.totals.copy()
 
     @property

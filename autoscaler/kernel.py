@@ -8,7 +8,8 @@ where `chunk` prompt tokens are processed and each of `decoding` sequences gets 
 that is completed in a step has its first token at the end of it. Prompts are processed in the
 order of their dispatch, at most `chunk_tokens` tokens a step, decoding sequences counted. A
 sequence holds prompt + output tokens of KV from the start of its prefill to its end: engines do
-not preempt here, they admit a little later.
+not preempt here, they admit a little later. What the way outside the engine takes (door, HTTP,
+tokenising, the first chunk) delays a request's tokens and nothing else.
 
 The gateway keeps one line, first come first served. The head goes to the ready engine with the
 least outstanding work, if that has a free slot and less than `ahead_tokens` prompt tokens still to
@@ -86,6 +87,7 @@ class Fleet(NamedTuple):
     arrival_s: Floats  # r
     prompt: Ints  # r
     output: Ints  # r
+    way_s: Floats  # r, outside the engine
     first_s: Floats  # r, NaN before
     done_s: Floats  # r, NaN before
     totals: Ints  # COUNTS running totals and positions
@@ -109,14 +111,16 @@ class Fleet(NamedTuple):
     seat_end: Ints  # es, step at which each ends
 
 
-def new_fleet(arrival_s: Floats, prompt: Ints, output: Ints, places: int, slots: int) -> Fleet:
+def new_fleet(
+    arrival_s: Floats, prompt: Ints, output: Ints, way_s: Floats, places: int, slots: int
+) -> Fleet:
     """An empty fleet before the first arrival."""
 
     def ints() -> Ints:
         return np.zeros(places, np.int64)
 
     return Fleet(
-        arrival_s, prompt, output,
+        arrival_s, prompt, output, way_s,
         np.full(len(arrival_s), np.nan), np.full(len(arrival_s), np.nan),
         np.zeros(COUNTS, np.int64),
         ints(), np.full(places, np.inf), np.full(places, np.nan), np.full(places, np.inf),
@@ -157,13 +161,13 @@ def _start_step(f: Fleet, rates: Rates, e: int, now_s: float) -> None:
 
 @compiled
 def _finish(f: Fleet, rates: Rates, e: int, r: int, now_s: float) -> None:
-    f.done_s[r] = now_s
+    f.done_s[r] = now_s + f.way_s[r]
     f.kv[e] -= f.prompt[r] + f.output[r]
     f.flight[e] -= 1
     f.totals[FINISHED] += 1
     f.totals[FINISHED_TOKENS] += f.output[r]
     was_in_time = f.first_s[r] - f.arrival_s[r] <= rates.ttft_s
-    if was_in_time and now_s - f.first_s[r] > rates.tpot_s * (f.output[r] - 1):
+    if was_in_time and f.done_s[r] - f.first_s[r] > rates.tpot_s * (f.output[r] - 1):
         f.totals[MISSED] += 1
 
 
@@ -197,9 +201,9 @@ def _end_step(f: Fleet, rates: Rates, e: int, now_s: float) -> None:
         f.wait_head[e] = (f.wait_head[e] + 1) % rates.slots
         f.wait_len[e] -= 1
         f.admitted[e] -= 1
-        f.first_s[r] = now_s
+        f.first_s[r] = now_s + f.way_s[r]
         f.totals[FIRST_TOKENS] += 1
-        if now_s - f.arrival_s[r] > rates.ttft_s:
+        if f.first_s[r] - f.arrival_s[r] > rates.ttft_s:
             f.totals[MISSED] += 1
         if f.output[r] <= 1:
             _finish(f, rates, e, r, now_s)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from autoscaler.fleet import EngineModel, SimulatedFleet
+from autoscaler.kernel import Floats
 from autoscaler.rivals import Penstock, Scaler, Static
 from autoscaler.snapshot import Spec
 from autoscaler.traces import Trace
@@ -24,6 +25,7 @@ class Scenario:
     trace: Trace
     engine: EngineModel = field(default_factory=EngineModel)
     cold_starts_s: tuple[float, ...] = (2.0,)  # drawn from evenly; one value is a constant
+    ways_s: tuple[float, ...] = (0.0,)  # of a request outside its engine; drawn evenly
     ttft_s: float = 2.0
     tpot_s: float = 0.1
     attainment: float = 0.99
@@ -66,7 +68,7 @@ class Outcome:
 class Budget:
     """A run that passes one of these is of no interest any more."""
 
-    gpu_hours: float = math.inf
+    gpu_hours: float = math.inf  # what has not come yet counted at its least, see work_ahead_s
     missed: float = math.inf  # requests
 
 
@@ -122,6 +124,13 @@ def work_bound_hours(scenario: Scenario) -> float:
     return (prefill_s + decode_s) * scenario.gpus / 3600.0
 
 
+def work_ahead_s(scenario: Scenario) -> Floats:
+    """Engine seconds at the least for all requests from the n-th on, and 0 after the last."""
+    one, trace = scenario.engine.capacity(), scenario.trace
+    each_s = trace.prompt / one.prefill_tps + (trace.output - 1) * one.token_s(one.slots)
+    return np.append(np.cumsum(each_s[::-1])[::-1], 0.0)
+
+
 def _ended(outcome: Outcome | None) -> Outcome:
     if outcome is None:
         raise RuntimeError("a run without a budget was given up")
@@ -136,6 +145,8 @@ def _new_fleet(scenario: Scenario) -> SimulatedFleet:
         ttft_s=scenario.ttft_s,
         tpot_s=scenario.tpot_s,
         cold_start=_sampler(scenario),
+        ways_s=scenario.ways_s,
+        seed=scenario.seed,
     )
 
 
@@ -158,7 +169,9 @@ def _finish(
     trace = scenario.trace
     start_s, capacity = scenario.known_start_s(), scenario.engine.capacity()
     timeline: list[tuple[float, int]] = []
-    cold_hits = events = missed = 0
+    cold_hits = events = missed = came = 0
+    limit_s = budget.gpu_hours * 3600.0 / scenario.gpus
+    ahead_s = work_ahead_s(scenario) if math.isfinite(limit_s) else np.zeros(len(trace) + 1)
     while not fleet.all_done and fleet.now_s < trace.duration_s + AFTERMATH_S:
         before = fleet.now_s
         sleeping = fleet.kept == 0
@@ -168,7 +181,8 @@ def _finish(
         if none_ready:
             cold_hits += seen.arrivals
         missed += seen.missed
-        if missed > budget.missed or fleet.engine_s() * scenario.gpus > budget.gpu_hours * 3600:
+        came += seen.arrivals
+        if missed > budget.missed or fleet.engine_s() + float(ahead_s[came]) > limit_s + 1e-6:
             return None
         target = min(scaler.target(seen), scenario.places)
         events += target != fleet.kept

@@ -1,35 +1,17 @@
 """Compares the policies on one scenario, each rival with the best knobs of its grid for it.
 
-The best knobs are those with the fewest GPU-hours among the runs that attain the SLO, else those
-with the highest attainment. A run is given up as soon as it can no longer be the best one. The
-grids stand below, in full. Ray Serve's defaults, whose look-back of 30 s is not in its grid, run as
-a policy of their own.
+`autoscaler.search` says which knobs are the best. The grids stand below, in full. Ray Serve's
+defaults, whose look-back of 30 s is not in its grid, run as a policy of their own.
 """
 
-import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import product
 
 from autoscaler.clairvoyant import Clairvoyant
-from autoscaler.rivals import (
-    Hpa,
-    HpaKnobs,
-    Kpa,
-    KpaKnobs,
-    RayServe,
-    RayServeKnobs,
-    Scaler,
-)
-from autoscaler.simulate import (
-    Budget,
-    Outcome,
-    Scenario,
-    least_static,
-    run,
-    run_penstock,
-    run_within,
-)
+from autoscaler.rivals import Hpa, HpaKnobs, Kpa, KpaKnobs, RayServe, RayServeKnobs
+from autoscaler.search import Candidate, Grid, best_of, pool
+from autoscaler.simulate import Outcome, Scenario, least_static, run, run_penstock
 
 SLOT_SHARES = (0.03, 0.06, 0.12, 0.25, 0.4, 0.55, 0.7, 0.85)
 """Targets of concurrency, as shares of an engine's slots."""
@@ -45,60 +27,28 @@ CLAIRVOYANT_DRAIN_S = (0.25, 0.5, 1.0)
 CLAIRVOYANT_BUSY = (0.7, 0.8, 0.9, 1.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A rival with one choice of knobs."""
-
-    knobs: str
-    make: Callable[[], Scaler]
-
-
-def compare(scenario: Scenario, policies: Iterable[str]) -> list[Outcome]:
+def compare(scenario: Scenario, policies: Iterable[str], jobs: int = 1) -> list[Outcome]:
     """The outcome of each policy, in the order asked for.
+
+    Args:
+        jobs: Processes that search the rivals' grids.
 
     Raises:
         KeyError: If a policy is unknown; POLICIES has them all.
     """
-    return [POLICIES[name](scenario) for name in policies]
-
-
-def best_of(name: str, scenario: Scenario, candidates: Iterable[Candidate]) -> Outcome:
-    """The outcome with the best knobs.
-
-    Raises:
-        ValueError: If there is no candidate.
-    """
-    grid = list(candidates)
-    allowed = (1.0 - scenario.attainment) * len(scenario.trace)
-    # Most knobs miss early and are given up then; only where all do, they run to their end.
-    best = _search(name, scenario, grid, allowed) or _search(name, scenario, grid, math.inf)
-    if best is None:
-        raise ValueError(f"{name} has no candidate")
-    return best
-
-
-def _search(
-    name: str, scenario: Scenario, grid: Iterable[Candidate], missed: float
-) -> Outcome | None:
-    """The best of the candidates with no more missed requests than given, if there is one."""
-    best: Outcome | None = None
-    for candidate in grid:
-        budget = Budget(missed=missed)
-        if best is not None and best.attainment >= scenario.attainment:
-            budget = Budget(gpu_hours=best.gpu_hours, missed=missed)
-        elif best is not None:
-            budget = Budget(missed=min(missed, len(best.missed_at_s)))
-        outcome = run_within(budget, scenario, name, candidate.make(), candidate.knobs)
-        if outcome is None:
-            continue
-        if best is None or _rank(outcome, scenario) > _rank(best, scenario):
-            best = outcome
-    return best
-
-
-def _rank(outcome: Outcome, scenario: Scenario) -> tuple[bool, float]:
-    attains = outcome.attainment >= scenario.attainment
-    return attains, -outcome.gpu_hours if attains else outcome.attainment
+    names = list(policies)
+    if jobs <= 1 or not any(name in GRIDS for name in names):
+        return [POLICIES[name](scenario) for name in names]
+    with pool(jobs) as workers:
+        whole = {
+            name: workers.processes.submit(POLICIES[name], scenario)
+            for name in names
+            if name not in GRIDS
+        }
+        found = {
+            name: best_of(name, scenario, GRIDS[name], workers) for name in names if name in GRIDS
+        }
+        return [found[name] if name in found else whole[name].result() for name in names]
 
 
 def ray_serve_candidates(scenario: Scenario) -> Iterator[Candidate]:
@@ -127,11 +77,18 @@ def kpa_candidates(scenario: Scenario) -> Iterator[Candidate]:
         )
 
 
-def hpa_candidates(scenario: Scenario, *, running_too: bool) -> Iterator[Candidate]:
-    """HPA/KEDA's grid, on waiting requests, or on waiting and running ones."""
-    targets = HPA_WAITING
-    if running_too:
-        targets = tuple(share * scenario.engine.slots for share in reversed(SLOT_SHARES))
+def hpa_candidates(scenario: Scenario) -> Iterator[Candidate]:
+    """HPA/KEDA's grid, on waiting requests."""
+    return _hpa(scenario, HPA_WAITING, running_too=False)
+
+
+def hpa_concurrency_candidates(scenario: Scenario) -> Iterator[Candidate]:
+    """HPA/KEDA's grid, on waiting and running requests."""
+    targets = tuple(share * scenario.engine.slots for share in reversed(SLOT_SHARES))
+    return _hpa(scenario, targets, running_too=True)
+
+
+def _hpa(scenario: Scenario, targets: Sequence[float], *, running_too: bool) -> Iterator[Candidate]:
     for target, sync_s, down_s in product(targets, HPA_SYNC_S, HPA_DOWN_S):
         knobs = HpaKnobs(target, running_too, sync_s, down_s)
         yield Candidate(
@@ -155,14 +112,23 @@ def clairvoyant_candidates(scenario: Scenario) -> Iterator[Candidate]:
         )  # fmt: skip
 
 
+def _defaults(scenario: Scenario) -> Outcome:
+    return run(scenario, "ray-serve", RayServe(RayServeKnobs(), scenario.places), "defaults")
+
+
+GRIDS: dict[str, Grid] = {
+    "ray-serve-tuned": ray_serve_candidates,
+    "kpa": kpa_candidates,
+    "hpa": hpa_candidates,
+    "hpa-concurrency": hpa_concurrency_candidates,
+    "clairvoyant": clairvoyant_candidates,
+}
+"""The policies whose knobs are searched for."""
+
 POLICIES: dict[str, Callable[[Scenario], Outcome]] = {
     "penstock": run_penstock,
     "static": least_static,
-    "ray-serve": lambda s: run(s, "ray-serve", RayServe(RayServeKnobs(), s.places), "defaults"),
-    "ray-serve-tuned": lambda s: best_of("ray-serve-tuned", s, ray_serve_candidates(s)),
-    "kpa": lambda s: best_of("kpa", s, kpa_candidates(s)),
-    "hpa": lambda s: best_of("hpa", s, hpa_candidates(s, running_too=False)),
-    "hpa-concurrency": lambda s: best_of("hpa-concurrency", s, hpa_candidates(s, running_too=True)),
-    "clairvoyant": lambda s: best_of("clairvoyant", s, clairvoyant_candidates(s)),
+    "ray-serve": _defaults,
+    **{name: partial(best_of, name, grid=grid) for name, grid in GRIDS.items()},
 }
 """All policies by name."""

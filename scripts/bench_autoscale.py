@@ -107,7 +107,10 @@ class Platform:
     def admin(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         """Calls the admin API."""
         connection = http.client.HTTPConnection(self.host, timeout=30)
-        headers = {"Authorization": f"Bearer {KEYS['PENSTOCK_ADMIN_KEY']}"}
+        headers = {
+            "Authorization": f"Bearer {KEYS['PENSTOCK_ADMIN_KEY']}",
+            "Content-Type": "application/json",
+        }
         connection.request(
             method, f"/admin/v1/{path}", None if body is None else json.dumps(body), headers
         )

@@ -49,6 +49,17 @@ def test_lone_request_takes_prefill_and_then_steps() -> None:
     assert tpot_s[0] == pytest.approx(0.011)
 
 
+def test_way_outside_the_engine_delays_tokens_and_occupies_nothing() -> None:
+    trace = make_trace("two", [(0.0, 500, 11), (5.0, 500, 11)])
+    slow = replace(Scenario(trace, ENGINE), ways_s=(0.25,))
+    assert run_static(slow, 1).ttft_s == pytest.approx((0.75, 0.75))
+    assert run_static(slow, 1).tpot_p99_s == pytest.approx(0.011)
+    assert run_static(replace(slow, ttft_s=0.7), 1).attainment == 0.0
+    drawn = run_static(replace(slow, ways_s=(0.1, 0.2)), 1).ttft_s
+    assert set(np.round(drawn, 6)) <= {0.6, 0.7}
+    assert drawn == run_static(replace(slow, ways_s=(0.1, 0.2)), 1).ttft_s
+
+
 def test_chunks_share_steps_with_decoding() -> None:
     # The second prompt of 4,000 tokens comes while the first decodes: chunks of 2,047 tokens.
     sim = fleet(make_trace("two", [(0.0, 100, 3), (0.105, 4000, 1)]))

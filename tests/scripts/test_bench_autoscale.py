@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -71,25 +72,51 @@ def test_slice_has_bursts_and_gaps_and_can_be_repeated(calibrate: ModuleType) ->
     assert by_half_minute[1] > by_half_minute[3] > by_half_minute[0] > 0
 
 
-def test_simulated_side_agrees_with_itself(
-    calibrate: ModuleType, capsys: pytest.CaptureFixture[str]
-) -> None:
-    requests = calibrate.arrivals(1, 90.0)
-    prompts = {words: 6 * words for words in calibrate.WORDS}
+def measured(calibrate: ModuleType, slower: float = 1.0) -> object:
+    """What a live platform would measure whose every request takes 10 ms outside its engine."""
     engine = calibrate.EngineModel(slots=8, prefill_tps=2000.0, step_ms=5.0, step_ms_per_seq=2.0)
-    ttft_s, used_s = calibrate.simulated(requests, prompts, engine, [0.5])
+    prompts = {words: 6 * words for words in calibrate.WORDS}
+    drive, asked = calibrate.drive_arrivals(1, 30.0), calibrate.arrivals(1, 90.0)
+    scenario = calibrate.Scenario(
+        trace=calibrate.trace_of(drive, prompts), engine=engine, ways_s=(0.01,)
+    )
+    driven_s = calibrate.run_static(scenario, 1).ttft_s
+    ttft_s, used_s = calibrate.simulated(asked, prompts, engine, [0.5], [0.01])
     capacity = {
         "prefill_tps": 2000.0, "step_s": 0.005, "step_per_seq_s": 0.002, "chunk_tokens": 2048,
-        "starts_s": [0.5],
     }  # fmt: skip
-    lone = [(words, prompts[words] / 2000.0 + 0.01) for words in calibrate.WORDS for _ in range(3)]
+    return calibrate.Measured(
+        prompts=prompts,
+        starts_s=[0.5],
+        drive=[replace(one, first_s=s) for one, s in zip(drive, driven_s, strict=True)],
+        capacity=capacity,
+        slice=[replace(one, first_s=s * slower) for one, s in zip(asked, ttft_s, strict=True)],
+        slice_starts_s=[0.5],
+        engine_s=used_s,
+    )
+
+
+def test_drive_alone_fits_the_way_outside_the_engine(calibrate: ModuleType) -> None:
+    found = measured(calibrate)
+    assert calibrate.ways(found, calibrate.fitted(found)) == pytest.approx(
+        [0.01] * len(found.drive)
+    )
+
+
+def test_simulated_side_agrees_with_itself(
+    calibrate: ModuleType, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     options = argparse.Namespace(slice_s=90.0)
-    live_s = [s + 0.01 for s in ttft_s]
-    assert calibrate.report(options, requests, prompts, lone, live_s, used_s, capacity) == 0
+    assert calibrate.report(options, measured(calibrate)) == 0
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (line["ttft_p50_error"], line["engine_error"], line["lost"]) == (0.0, 0.0, 0)
-    slower = [2 * s for s in live_s]
-    assert calibrate.report(options, requests, prompts, lone, slower, used_s, capacity) == 1
+    assert calibrate.report(options, measured(calibrate, slower=2.0)) == 1
+
+
+def test_what_was_measured_can_be_kept(calibrate: ModuleType, tmp_path: Path) -> None:
+    kept = tmp_path / "measured.json"
+    kept.write_text(json.dumps(asdict(measured(calibrate))))
+    assert calibrate.read(kept) == measured(calibrate)
 
 
 @pytest.mark.engine
