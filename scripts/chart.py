@@ -57,6 +57,10 @@ def plain_yaml(value: dict[str, Any]) -> str:
 def schema_json() -> str:
     """JSON schema of the values."""
     schema = Values.model_json_schema(mode="validation")
+    manifest = schema["$defs"]["Manifest"]
+    # A model of other servers has their addresses in place of a source.
+    manifest["required"].remove("source")
+    manifest["anyOf"] = [{"required": ["source"]}, {"required": ["endpoints"]}]
     return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema,
                       indent=1, sort_keys=True) + "\n"  # fmt: skip
 

@@ -14,6 +14,14 @@ H200 = {
 GB200 = {**H200, "name": "gb200", "pool": "gb200x4", "gpusPerNode": 4, "gpusPerPod": 4}
 
 
+GANG = {
+    "name": "m", "source": "file:///m",
+    "resources": {
+        "accelerator": "h200", "gpus": 16, "tensor_parallel": 8, "pipeline_parallel": 2, "hosts": 2,
+    },
+}  # fmt: skip
+
+
 def groups(*items: dict[str, Any]) -> dict[str, Any]:
     return {"ray": {"workerGroups": list(items)}}
 
@@ -41,6 +49,28 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         }]},
         "scaling.max is 3, but pool h200x8 has 1 hosts",
     ),
+    "gang above its pool": (
+        groups({**H200, "pods": 3}) | {"models": [{**GANG, "scaling": {"max": 2}}]},
+        "scaling.max is 2 engines of 2 hosts each, but pool h200x8 has 3 hosts",
+    ),
+    "more engines than hosts at some hours": (
+        groups(H200) | {"models": [{
+            "name": "m", "source": "file:///m", "resources": {"accelerator": "h200", "gpus": 8},
+            "scaling": {"schedule": [{"start": "08:00", "max": 2}]},
+        }]},
+        "scaling.max is 2, but pool h200x8 has 1 hosts",
+    ),
+    "shares that are uneven": (
+        groups(H200) | model(accelerator="h200", gpus=15, hosts=2),
+        "15 accelerators and 1 ranks cannot be shared evenly by 2 hosts",
+    ),
+    "a source's secret that is nowhere": (
+        {"models": [{
+            "name": "m", "endpoints": [{"url": "https://a.example", "token": "${secret:TOKEN}"}],
+        }]},
+        "it names ${secret:TOKEN}, and secrets.sources is empty",
+    ),
+    "neither source nor endpoints": ({"models": [{"name": "m"}]}, "source"),
     "fewest above most": (groups({**H200, "minPods": 3}), "minPods 3 is above pods 1"),
     "unknown setting": ({"gateway": {"settings": {"max_queue": 3}}}, "max_queue"),
     "a setting that the chart sets": (
@@ -107,3 +137,18 @@ def test_values_are_refused(case: str) -> None:
     assert sentence in str(caught.value).replace(".", "/").replace("'", "") or sentence in str(
         caught.value
     )
+
+
+TAKEN: dict[str, dict[str, Any]] = {
+    "a gang": groups({**H200, "pods": 4}) | {"models": [{**GANG, "scaling": {"max": 2}}]},
+    "other servers": {"models": [{"name": "m", "endpoints": [{"url": "https://a.example"}]}]},
+    "secrets that are there": {
+        "secrets": {"sources": "tokens"},
+        "models": [{"name": "m", "source": "s3://b/m", "weights": {"token": "${secret:TOKEN}"}}],
+    },
+}
+
+
+@pytest.mark.parametrize("case", TAKEN)
+def test_values_are_taken(case: str) -> None:
+    assert any(path.endswith("models/configmap.yaml") for path in render(TAKEN[case]))
