@@ -3,7 +3,8 @@
     ROOT/compiled/MODEL/KEY/        vLLM's cache root for engines of this key
 
 vLLM's own cache below that knows its version and configuration, but neither the machine's
-instruction set nor that a model is gone; so the key says the first, and `prune` sees to the second.
+instruction set nor what nobody will use again: a model that is gone, a version that was replaced.
+So the key says the machine and the version, and `prune` sees to the rest.
 Models that do not compile (`enforce_eager`) have no such folder.
 """
 
@@ -14,6 +15,8 @@ import shutil
 from pathlib import Path
 
 from models.manifest import Manifest
+from serving.engine import versions
+from serving.engine.ageing import by_age
 
 VARIABLE = "VLLM_CACHE_ROOT"
 FOLDER = "compiled"
@@ -58,8 +61,7 @@ def folder(root: Path, manifest: Manifest, weights: Path, machine: str) -> Path 
 
 def prune(of_model: Path) -> None:
     """Removes the keys of a model that were not used for the longest time, beyond KEPT."""
-    by_use = sorted(of_model.iterdir(), key=lambda path: path.stat().st_mtime)
-    for path in by_use[:-KEPT]:
+    for path in by_age(of_model.iterdir())[:-KEPT]:
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -74,5 +76,7 @@ def machine_of(architecture: str, cpuinfo: str) -> str:
 
 
 def machine_of_this_node() -> str:
-    """Names what this node's code is compiled for; GPUs are named by the manifest."""
-    return machine_of(platform.machine(), Path("/proc/cpuinfo").read_text("utf-8"))
+    """Names what this node's code is compiled for, and by which build of the platform's own; GPUs
+    and other builds are named by the manifest."""
+    machine = machine_of(platform.machine(), Path("/proc/cpuinfo").read_text("utf-8"))
+    return f"{machine}, {versions.installed()}"

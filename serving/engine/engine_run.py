@@ -17,6 +17,7 @@ from models.sources import Have
 from serving import logs
 from serving.engine import compile_cache, recorder
 from serving.engine.adapters import AdapterKeeper
+from serving.engine.ageing import by_age
 from serving.engine.arguments import vllm_arguments, vllm_environment
 from serving.engine.engine_client import EngineClient, Probe
 from serving.engine.gang import gang_environment
@@ -413,8 +414,7 @@ class EngineRun:
 
 def _prune_logs(folder: Path) -> None:
     """Removes the oldest logs of a model: each start of an engine leaves one."""
-    logs_by_age = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
-    for path in logs_by_age[: -KEPT_LOGS + 1]:
+    for path in by_age(folder.glob("*.log"))[: -KEPT_LOGS + 1]:
         path.unlink(missing_ok=True)
 
 

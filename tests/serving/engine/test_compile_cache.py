@@ -4,7 +4,15 @@ import os
 from pathlib import Path
 
 from models.manifest import Manifest, parse_manifest
-from serving.engine.compile_cache import KEPT, compiles, folder, key, machine_of
+from serving.engine import versions
+from serving.engine.compile_cache import (
+    KEPT,
+    compiles,
+    folder,
+    key,
+    machine_of,
+    machine_of_this_node,
+)
 
 WEIGHTS = Path("/cache/snapshots/abc")
 ZEN = "processor : 0\nflags\t\t: avx2 fma\n"
@@ -43,6 +51,10 @@ def test_machines_differ_by_their_instruction_set_not_by_its_order() -> None:
     assert machine_of("x86_64", ZEN) != machine_of("x86_64", SAPPHIRE)
     assert machine_of("x86_64", ZEN) == machine_of("x86_64", "flags : fma avx2\n")
     assert machine_of("aarch64", "nothing to see") == "aarch64"
+
+
+def test_this_node_is_told_with_the_build_that_compiles() -> None:
+    assert machine_of_this_node().endswith(f", {versions.installed()}")
 
 
 def test_folder_is_made_for_models_that_compile_alone(tmp_path: Path) -> None:
