@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -54,33 +54,54 @@ class Tally:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
+@dataclass
+class Found:
+    """What the platform told of its own work, as far as the bench came."""
+
+    ready: list[tuple[float, int, int]] = field(default_factory=list)  # s, wanted, ready
+    starts: list[dict[str, Any]] = field(default_factory=list)
+    flaps: int | None = None
+    capacity: dict[str, Any] | None = None
+    error: str | None = None
+
+
 def main() -> int:
-    """Returns 1 where a request was lost or the target flapped."""
+    """Returns 1 where a request was lost, the target flapped, a decision was late, or the bench
+    did not come to its end; the JSON line is printed in any case."""
     options = parse()
     folder = Path(tempfile.mkdtemp(prefix="penstock-bench-"))
-    tally = Tally()
+    tally, found = Tally(), Found()
     try:
-        with platform(folder) as running, timeline(running) as seen:
-            running.admin("POST", "models", MANIFEST)
-            wait_until(running.is_served, "served")
-            for number in range(options.bursts):
-                wait_until(running.is_asleep, "asleep")
-                say(f"-- burst {number + 1} of {options.bursts}, {options.width} at once")
-                burst(running, tally, options.width, options.burst_s)
-            wait_until(running.is_asleep, "asleep")
-            say(f"-- steady load of {options.rate:g} requests/s for {options.steady_s:g} s")
-            began_at = time.time()
-            steady(running, tally, options.rate, options.steady_s)
-            ended_at = time.time()
-            wait_until(running.is_asleep, "asleep")
-            decisions = running.admin("GET", f"models/{MODEL}/decisions?limit=500")["items"]
-            starts = running.admin("GET", f"models/{MODEL}/starts")["items"]
-            capacity = running.admin("GET", f"models/{MODEL}/capacity")
-            say("\nwhat `penstock explain` tells of the last changes:")
-            say(running.explain())
+        with platform(folder) as running, timeline(running, found.ready):
+            measure(running, options, tally, found)
+    except (OSError, RuntimeError, http.client.HTTPException, subprocess.SubprocessError) as exc:
+        found.error = f"{type(exc).__name__}: {exc}"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return report(options, tally, seen, starts, flaps_of(decisions, began_at, ended_at), capacity)
+    return report(options, tally, found)
+
+
+def measure(running: "Platform", options: argparse.Namespace, tally: Tally, found: Found) -> None:
+    """Bursts, then the steady load."""
+    running.admin("POST", "models", MANIFEST)
+    wait_until(running.is_served, "served")
+    for number in range(options.bursts):
+        wait_until(running.is_asleep, "asleep")
+        say(f"-- burst {number + 1} of {options.bursts}, {options.width} at once")
+        burst(running, tally, options.width, options.burst_s)
+        found.starts = running.admin("GET", f"models/{MODEL}/starts")["items"]
+    wait_until(running.is_asleep, "asleep")
+    say(f"-- steady load of {options.rate:g} requests/s for {options.steady_s:g} s")
+    began_at = time.time()
+    steady(running, tally, options.rate, options.steady_s)
+    ended_at = time.time()
+    wait_until(running.is_asleep, "asleep")
+    decisions = running.admin("GET", f"models/{MODEL}/decisions?limit=500")["items"]
+    found.flaps = flaps_of(decisions, began_at, ended_at)
+    found.starts = running.admin("GET", f"models/{MODEL}/starts")["items"]
+    found.capacity = running.admin("GET", f"models/{MODEL}/capacity")
+    say("\nwhat `penstock explain` tells of the last changes:")
+    say(running.explain())
 
 
 def parse() -> argparse.Namespace:
@@ -200,9 +221,8 @@ def platform(folder: Path) -> Iterator[Platform]:
 
 
 @contextmanager
-def timeline(running: Platform) -> Iterator[list[tuple[float, int, int]]]:
-    """Samples wanted and ready engines, and prints each change."""
-    seen: list[tuple[float, int, int]] = []
+def timeline(running: Platform, seen: list[tuple[float, int, int]]) -> Iterator[None]:
+    """Samples wanted and ready engines, prints and keeps each change."""
     stop = threading.Event()
     began_s = time.monotonic()
 
@@ -227,7 +247,7 @@ def timeline(running: Platform) -> Iterator[list[tuple[float, int, int]]]:
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        yield seen
+        yield
     finally:
         stop.set()
         watcher.join()
@@ -298,13 +318,15 @@ def flaps_of(decisions: Sequence[dict[str, Any]], began_at: float, ended_at: flo
     return sum((a > 0) != (b > 0) for a, b in pairwise(changes))
 
 
-def decision_ms(starts: Sequence[dict[str, Any]], wakes: Sequence[str]) -> list[float]:
+def decision_ms(
+    starts: Sequence[dict[str, Any]], wakes: Sequence[str], until: str = "bound"
+) -> list[float]:
     """From the request at the door to the binding, of the starts that woke the model."""
     took = []
     for start in starts:
         at_s = {mark["phase"]: mark["at_s"] for mark in start["marks"]}
-        if start["engine_id"] in wakes and {"demand_seen", "bound"} <= at_s.keys():
-            took.append(1000 * (at_s["bound"] - at_s["demand_seen"]))
+        if start["engine_id"] in wakes and {"demand_seen", until} <= at_s.keys():
+            took.append(1000 * (at_s[until] - at_s["demand_seen"]))
     return took
 
 
@@ -328,44 +350,49 @@ def decide_ms() -> float:
     return float(json.loads(done.stdout)["cpu_ms_p50"])
 
 
-def report(
-    options: argparse.Namespace,
-    tally: Tally,
-    seen: Sequence[tuple[float, int, int]],
-    starts: Sequence[dict[str, Any]],
-    flaps: int,
-    capacity: dict[str, Any],
-) -> int:
-    """Prints figures and the JSON line."""
-    took = decision_ms(starts, first_engines(starts))
-    if not took:
-        raise RuntimeError("no wake was traced")
-    most = max((ready for _, _, ready in seen), default=0)
+def report(options: argparse.Namespace, tally: Tally, found: Found) -> int:
+    """Prints figures and the JSON line, as much of both as there is."""
+    wakes = first_engines(found.starts)
+    took = decision_ms(found.starts, wakes)
+    most = max((ready for _, _, ready in found.ready), default=0)
     first_s = sorted(tally.first_s)
     say(f"{tally.answered} answered, {tally.lost} lost, up to {most} engines ready at once")
-    say(f"TTFT p50 {statistics.median(first_s):.3f} s, max {first_s[-1]:.3f} s")
-    step_ms, more_ms = 1000 * capacity["step_s"], 1000 * capacity["step_per_seq_s"]
-    say(
-        f"capacity ({capacity['source']}): {capacity['prefill_tps']:.0f} prompt tokens/s, "
-        f"step {step_ms:.2f} ms + {more_ms:.3f} ms a sequence"
-    )
+    if first_s:
+        say(f"TTFT p50 {statistics.median(first_s):.3f} s, max {first_s[-1]:.3f} s")
+    if (one := found.capacity) is not None and one["prefill_tps"] is not None:
+        step_ms, more_ms = 1000 * one["step_s"], 1000 * one["step_per_seq_s"]
+        say(
+            f"capacity ({one['source']}): {one['prefill_tps']:.0f} prompt tokens/s, "
+            f"step {step_ms:.2f} ms + {more_ms:.3f} ms a sequence"
+        )
+    seen_ms = decision_ms(found.starts, wakes, until="decided")
     say(f"decision: {', '.join(f'{ms:.1f}' for ms in sorted(took))} ms (bar {BAR_MS:g})")
+    say(f"of it from the door to the policy: {', '.join(f'{ms:.1f}' for ms in sorted(seen_ms))} ms")
+    if found.error is not None:
+        say(f"did not come to its end: {found.error}")
     line = {
         "bench": "autoscale",
-        "decision_ms_p50": round(statistics.median(took), 1),
-        "decision_ms_max": round(max(took), 1),
+        "decision_ms_p50": _rounded(took, statistics.median),
+        "decision_ms_max": _rounded(took, max),
+        "decided_ms_p50": _rounded(seen_ms, statistics.median),
         "lost": tally.lost,
-        "flaps": flaps,
+        "flaps": found.flaps,
         "wakes": len(took),
         "answered": tally.answered,
         "engines_max": most,
-        "ttft_p50_s": round(statistics.median(first_s), 3),
+        "ttft_p50_s": round(statistics.median(first_s), 3) if first_s else None,
         "steady_s": options.steady_s,
         "decide_1000_ms": decide_ms(),
         "load": round(os.getloadavg()[0], 1),
+        "error": found.error,
     }
     sys.stdout.write(json.dumps(line) + "\n")
-    return int(bool(tally.lost or flaps or max(took) > BAR_MS))
+    bad = found.error is not None or not took or max(took) > BAR_MS
+    return int(bad or tally.lost > 0 or found.flaps != 0)
+
+
+def _rounded(values: list[float], of: Callable[[list[float]], float]) -> float | None:
+    return round(of(values), 1) if values else None
 
 
 def say(text: str) -> None:

@@ -64,6 +64,22 @@ def test_decision_is_timed_for_the_engine_that_woke_the_model(autoscale: ModuleT
     assert autoscale.decision_ms(starts, wakes) == [10.0]
 
 
+def test_a_bench_that_broke_off_still_has_its_line(
+    autoscale: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options, tally = argparse.Namespace(steady_s=5.0), autoscale.Tally()
+    assert autoscale.report(options, tally, autoscale.Found(error="RuntimeError: no wake")) == 1
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (line["decision_ms_p50"], line["flaps"], line["wakes"]) == (None, None, 0)
+    assert line["error"] == "RuntimeError: no wake"
+    whole = autoscale.Found(starts=[start("r1", "e1", 0.01), start("r2", "e2", 0.03)], flaps=0)
+    assert autoscale.report(options, tally, whole) == 0
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (line["decision_ms_p50"], line["decision_ms_max"]) == (20.0, 30.0)
+    late = autoscale.Found(starts=[start("r1", "e1", 0.2)], flaps=0)
+    assert autoscale.report(options, tally, late) == 1
+
+
 def test_slice_has_bursts_and_gaps_and_can_be_repeated(calibrate: ModuleType) -> None:
     requests = calibrate.arrivals(1, 120.0)
     assert requests == calibrate.arrivals(1, 120.0)
