@@ -16,6 +16,12 @@ CPU_KV_CACHE_GIB = 0.0625
 """vLLM's own default on a CPU is 92 % of the machine's memory."""
 
 
+STARTUP_PLAN = "VLLM_ENABLE_STARTUP_PLAN"
+"""Has a GPU's room for the KV cache measured by the first start and kept beside what was compiled;
+vLLM measures anew where device, versions or configuration differ, or less memory is free. Another
+build than the platform's own may not know it."""
+
+
 def vllm_arguments(
     manifest: Manifest,
     folder: Path,
@@ -47,6 +53,8 @@ def vllm_environment(manifest: Manifest, accelerators: tuple[str, ...]) -> dict[
     if manifest.resources.accelerator == "cpu":
         return found | ranks_environment(manifest)
     found["CUDA_VISIBLE_DEVICES"] = ",".join(accelerators)
+    if manifest.engine.kv_cache_gib is None and manifest.engine.build is None:
+        found[STARTUP_PLAN] = "1"
     if manifest.scaling.idle != "stop":
         found["VLLM_SERVER_DEV_MODE"] = "1"  # its routes of sleep; behind the token like all others
     return found

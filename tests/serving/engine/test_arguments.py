@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from models.manifest import Manifest, parse_manifest
-from serving.engine.arguments import vllm_arguments, vllm_environment
+from serving.engine.arguments import STARTUP_PLAN, vllm_arguments, vllm_environment
 
 
 def model(**fields: object) -> Manifest:
@@ -93,5 +93,12 @@ def test_fields_that_are_not_given_leave_vllm_its_own_choice() -> None:
 
 
 def test_engine_sees_the_hosts_gpus_alone() -> None:
-    assert vllm_environment(model(resources=GPU), ("4", "5")) == {"CUDA_VISIBLE_DEVICES": "4,5"}
+    environment = vllm_environment(model(resources=GPU), ("4", "5"))
+    assert environment == {"CUDA_VISIBLE_DEVICES": "4,5", STARTUP_PLAN: "1"}
+
+
+def test_room_for_the_kv_cache_is_measured_once_unless_the_manifest_says_it() -> None:
+    assert STARTUP_PLAN not in vllm_environment(model(), ())
+    for engine in ({"kv_cache_gib": 2}, {"build": "other"}):
+        assert STARTUP_PLAN not in vllm_environment(model(resources=GPU, engine=engine), ("0",))
     assert vllm_environment(model(), ()) == {}
