@@ -1,9 +1,11 @@
 """Fetching from a hub with its own client's protocol, over a real connection on loopback."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -104,6 +106,7 @@ def test_fetch_goes_on_after_kill_9(tmp_path: Path, repo: Path) -> None:
         with subprocess.Popen(arguments, env=os.environ | {"PYTHONPATH": root}) as fetcher:
             assert faults.stalled.wait(30)
             (partial,) = _until_it_holds(tmp_path / "cache" / "partial", 1 << 20)
+            _until(lambda: bool(list((tmp_path / "cache" / "staging").glob("*/config.json"))))
             fetcher.send_signal(signal.SIGKILL)
         kept = partial.stat().st_size
         cache = node(tmp_path)
@@ -120,12 +123,26 @@ def test_fetch_goes_on_after_kill_9(tmp_path: Path, repo: Path) -> None:
 
 def _until_it_holds(folder: Path, size: int) -> list[Path]:
     """Waits for the other process to have written what it was sent."""
+    found: list[Path] = []
+
+    def is_large() -> bool:
+        found[:] = []
+        for path in folder.glob("*"):
+            with contextlib.suppress(FileNotFoundError):  # just completed
+                if path.stat().st_size >= size:
+                    found.append(path)
+        return bool(found)
+
+    _until(is_large)
+    return found
+
+
+def _until(is_so: Callable[[], bool]) -> None:
     for _ in range(3000):
-        large = [path for path in folder.glob("*") if path.stat().st_size >= size]
-        if large:
-            return large
+        if is_so():
+            return
         signal.sigtimedwait([], 0.01)
-    raise AssertionError("nothing was written")
+    raise AssertionError("it did not come to be")
 
 
 def test_corrupted_download_is_fetched_once_more(tmp_path: Path, repo: Path) -> None:
