@@ -3,6 +3,7 @@
 import json
 
 import httpx
+import psutil
 import pytest
 from openai import OpenAI
 
@@ -17,15 +18,40 @@ RARE = (StartPhase.NODE_STARTED, StartPhase.HOST_STARTED, StartPhase.FETCHED)
 PHASES = [phase.value for phase in StartPhase if phase not in RARE]
 
 
+MANIFEST = {
+    "name": "traced",
+    "source": "builtin://guide",
+    "engine": {"max_num_seqs": 8, "kv_cache_gib": 0.03},
+}
+
+
+def whole_start(platform: Platform, model: str) -> dict[str, object]:
+    """The model's last start, once its first token is in it."""
+
+    def completed() -> dict[str, object] | None:
+        done = platform.penstock("trace", model, "--output", "json")
+        assert done.returncode == 0, done.stderr
+        starts = json.loads(done.stdout)["items"]
+        return starts[-1] if starts and starts[-1]["waited_s"] is not None else None
+
+    return eventually(completed, 5, "the first token is reported")
+
+
+def phases_that_add_up(start: dict[str, object]) -> list[str]:
+    """Its phases in order; they begin with the request and together take what it waited."""
+    marks = start["marks"]
+    assert isinstance(marks, list)
+    ends_s = [mark["at_s"] for mark in marks]
+    assert ends_s[0] == 0
+    assert ends_s == sorted(ends_s)
+    assert ends_s[-1] == pytest.approx(start["waited_s"], rel=TOLERANCE)
+    return [mark["phase"] for mark in marks]
+
+
 def test_phases_of_a_wake_are_ordered_and_add_up(
     platform: Platform, client: OpenAI, admin: httpx.Client
 ) -> None:
-    manifest = {
-        "name": "traced",
-        "source": "builtin://guide",
-        "engine": {"max_num_seqs": 8, "kv_cache_gib": 0.03},
-    }
-    assert admin.post("/models", json=manifest).is_success
+    assert admin.post("/models", json=MANIFEST).is_success
     try:
         # The deploy is the controller's; the gateway hears of it a few milliseconds later.
         eventually(lambda: "traced" in [m.id for m in client.models.list()], 10, "it is listed")
@@ -34,20 +60,7 @@ def test_phases_of_a_wake_are_ordered_and_add_up(
         )
         assert list(chunks)
 
-        def completed() -> dict[str, object] | None:
-            done = platform.penstock("trace", "traced", "--output", "json")
-            assert done.returncode == 0, done.stderr
-            (start,) = json.loads(done.stdout)["items"]
-            return start if start["waited_s"] is not None else None
-
-        start = eventually(completed, 5, "the first token is reported")
-        marks = start["marks"]
-        assert isinstance(marks, list)
-        assert [mark["phase"] for mark in marks] == PHASES
-        ends_s = [mark["at_s"] for mark in marks]
-        assert ends_s[0] == 0
-        assert ends_s == sorted(ends_s)
-        assert ends_s[-1] == pytest.approx(start["waited_s"], rel=TOLERANCE)
+        assert phases_that_add_up(whole_start(platform, "traced")) == PHASES
         shown = platform.penstock("trace", "traced")
         assert all(phase in shown.stdout for phase in PHASES[1:])
         controller = f"http://127.0.0.1:{platform.state['ports']['controller']}"
@@ -57,3 +70,28 @@ def test_phases_of_a_wake_are_ordered_and_add_up(
             assert f'{name}{{model="traced",phase="{phase}"}} 1.0' in metrics
     finally:
         assert admin.delete("/models/traced").is_success
+
+
+def test_wake_that_waits_for_rays_next_host_tells_of_it(
+    platform: Platform, client: OpenAI, admin: httpx.Client
+) -> None:
+    hosts = platform.items("hosts")
+    assert admin.post("/models", json=MANIFEST).is_success
+    try:
+        eventually(lambda: "traced" in [m.id for m in client.models.list()], 10, "it is listed")
+        for host in hosts:
+            psutil.Process(host["pid"]).kill()
+        # A first try may go to a host that nobody knows to be dead; the request waits all the same.
+        assert client.chat.completions.create(model="traced", messages=HELLO, max_tokens=1).choices
+        phases = phases_that_add_up(whole_start(platform, "traced"))
+        assert phases[:4] == ["demand_seen", "decided", "host_started", "bound"]
+        assert phases[4:] == PHASES[3:]
+    finally:
+        assert admin.delete("/models/traced").is_success
+        gone = {host["host_id"] for host in hosts}
+
+        def are_replaced() -> bool:
+            now = {host["host_id"] for host in platform.items("hosts")}
+            return len(now) == len(hosts) and not now & gone
+
+        eventually(are_replaced, 30, "Ray has replaced the hosts")
