@@ -4,7 +4,7 @@ import secrets
 
 from models.profile import with_profile
 from serving.controller import dormitory
-from serving.controller.binder import Bind, Unbind, UnbindReason
+from serving.controller.binder import Bind, Life, Unbind, UnbindReason
 from serving.controller.demand import Demand
 from serving.controller.events import EventLog
 from serving.controller.moment import Moment
@@ -31,6 +31,7 @@ class Bindings:
         self._registry = registry
         self._events = events
         self._starts: dict[str, Starts] = {}
+        self._swaps: set[str] = set()
 
     def starts(self, model: str) -> Starts:
         """How the model's last starts went."""
@@ -39,6 +40,20 @@ class Bindings:
     def forgive(self, model: str) -> None:
         """Forgets failed starts: the model was deployed anew, or deleted."""
         self._starts.pop(model, None)
+        self._swaps.discard(model)
+
+    def swaps(self, model: str) -> bool:
+        """Whether an old revision's engine made room for one that is not ready yet."""
+        if model in self._swaps and self._has_current(model):
+            self._swaps.discard(model)
+        return model in self._swaps
+
+    def _has_current(self, name: str) -> bool:
+        model = self._registry.find(name)
+        return model is None or any(
+            engine.life is Life.READY and model.has_engine_of(engine.revision)
+            for engine in self._fleet.bound(name)
+        )
 
     def bind(self, action: Bind, demand: Demand, decided_at: float, now: Moment) -> None:
         """Tells a host to start an engine of one of the model's revisions."""
@@ -101,6 +116,8 @@ class Bindings:
         host.assign(None)
         if action.reason is UnbindReason.DEAD:
             return
+        if action.reason is UnbindReason.OLD_REVISION and not self._has_current(action.model):
+            self._swaps.add(action.model)
         asleep = action.reason in (UnbindReason.SURPLUS, UnbindReason.GIVES_WAY)
         asleep = asleep and not self._fleet.bound(action.model)
         self._events.record(

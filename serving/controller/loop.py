@@ -341,6 +341,7 @@ class ControlLoop:
                     starts=self._bindings.starts(model.name),
                     pool=pool,
                     pool_hosts=pool_hosts[pool],
+                    swaps=self._bindings.swaps(model.name),
                     hosts_needed=model.manifest.resources.hosts,
                     dozing_on=dozing.get(model.name, ""),
                 ),

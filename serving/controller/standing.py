@@ -19,6 +19,7 @@ class Seen:
     pool: str
     pool_hosts: int
     hosts_needed: int = 1  # by one engine
+    swaps: bool = False  # an old revision's engine went before a new one was ready
     dozing_on: str = ""  # the host on which an engine of the model sleeps, if one does
 
 
@@ -65,6 +66,8 @@ def _serving(seen: Seen) -> Standing:
 
 def _trouble(seen: Seen) -> str:
     parts = []
+    if seen.swaps:
+        parts.append("no host was free for both revisions: the old one's engine went first")
     if seen.waits_for_host:
         hosts = f"{seen.pool_hosts} host" + ("" if seen.pool_hosts == 1 else "s")
         live = f"none of {hosts} is free"

@@ -8,7 +8,14 @@ import pytest
 from serving.controller.canary import Canary
 from serving.controller.rollout_keeper import read_canaries, write_canaries
 from serving.controller.store import Store
-from serving.protocol import DemandReport, EnginePhase, ModelDemand, RevisionCounts, bucket_of
+from serving.protocol import (
+    DemandReport,
+    EnginePhase,
+    ModelDemand,
+    ModelState,
+    RevisionCounts,
+    bucket_of,
+)
 from tests.serving.controller.served import Served, serve
 from tests.serving.controller.world import FakeHost, World, settings
 
@@ -227,6 +234,24 @@ async def test_new_revision_may_wait_for_a_host(world: World) -> None:
     world.run(60.0)
     assert revisions(world) == [1]
     assert "waits for a host" in world.loop.standing("guide").reason
+
+
+async def test_status_says_that_the_old_revision_went_first(world: World) -> None:
+    host = world.host("h1")
+    await world.deploy(scaling={"min": 1, "max": 1})
+    world.run()
+    host.start()
+    world.run()
+    await world.deploy(engine={"max_num_seqs": 9}, scaling={"min": 1, "max": 1})
+    world.run()
+    host.idle()
+    world.run(5.0)
+    standing = world.loop.standing("guide")
+    assert standing.state is ModelState.WAKING
+    assert "the old one's engine went first" in standing.reason
+    host.start()
+    world.run()
+    assert world.loop.standing("guide").reason == ""
 
 
 async def test_controller_goes_on_with_a_canary_that_its_engines_show(world: World) -> None:
