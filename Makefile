@@ -56,6 +56,10 @@ test-long: setup ## long forms: a minute of chaos, ten rollouts, each question, 
 test-metering: setup ## kill -9 of everything, thrice on each database; then all counts agree
 	$(BIN)/python -m tests.metering.run --real $(METERING_FLAGS)
 
+.PHONY: test-outage
+test-outage: setup ## PostgreSQL away for ten minutes under load (METERING_FLAGS="--away-s 30")
+	$(BIN)/python -m tests.metering.outage $(METERING_FLAGS)
+
 .PHONY: fuzz
 fuzz: setup ## 50,000 odd requests against a gateway (FUZZ_REQUESTS=n FUZZ_SEED=n)
 	FUZZ_REQUESTS=$${FUZZ_REQUESTS:-50000} FUZZ_SEED=$${FUZZ_SEED:-$$RANDOM} \

@@ -103,6 +103,9 @@ class AttemptRow(Message):
     cached: int = Field(default=0, ge=0, le=MAX_COUNT)
     completion: int = Field(default=0, ge=0, le=MAX_COUNT)
     reasoning: int = Field(default=0, ge=0, le=MAX_COUNT)
+    share_s: float | None = Field(default=None, ge=0)
+    """Its share of the engine's time: of each second an equal part for each attempt that was open.
+    The shares of all attempts are the seconds in which the engine had one."""
 
     @property
     def usage_id(self) -> str:

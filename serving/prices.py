@@ -31,6 +31,11 @@ from serving.views import View
 Dollars = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 
 
+DEFAULT_TIER = "default"
+UNSAID_TIERS = frozenset({"", "auto"})
+"""What a request says that is served as of the default tier."""
+
+
 class Capacity(StrEnum):
     """How a machine is rented."""
 
@@ -86,9 +91,11 @@ class PriceBook:
         """The price of a model's tokens at a moment; the more exactly one fits, the better.
 
         A price for the model goes before one for the tier; an adapter without one has its model's.
-        None: nobody set a price.
+        A request that names no tier, or leaves it to us, is of the default one. None: nobody set a
+        price.
         """
         base = split_name(model)[0]
+        tier = DEFAULT_TIER if tier in UNSAID_TIERS else tier
         for name in (model, base, ALL_MODELS) if base != model else (model, ALL_MODELS):
             for kind in ((name, tier), (name, ANY)):
                 for price in self._tokens.get(kind, ()):

@@ -26,7 +26,7 @@ SPOT_SHARE = 50
 
 @dataclass(frozen=True, slots=True)
 class Sold:
-    """Tokens of one model and tier that were sold at one price."""
+    """Tokens of one model and tier that were sold at one price, or charged one by one."""
 
     at: float
     project_id: str
@@ -36,6 +36,8 @@ class Sold:
     prompt: int
     cached: int
     completion: int
+    charged: int | None = None
+    """Picodollars that were charged when they were settled; None: the price book says."""
 
 
 @dataclass(slots=True)
@@ -67,6 +69,8 @@ def cost_of_row(row: Row, book: PriceBook) -> int | None:
 
 def revenue_of(sold: Sold, book: PriceBook) -> int | None:
     """What tokens were sold for; None where nobody set a price."""
+    if sold.charged is not None:
+        return sold.charged
     price = book.token_price(sold.model, sold.tier, sold.at)
     if price is None:
         return None

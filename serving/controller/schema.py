@@ -18,7 +18,8 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def migrate_to(connection: Connection, revision: str) -> None:
-    """Brings the schema to a revision, up (`head`) or down (`base`: an empty database).
+    """Brings the schema to a revision, up (`head`) or down (an older one's number; `base`: an empty
+    database).
 
     Raises:
         DatabaseError: If the schema is none that this version knows.
@@ -28,10 +29,10 @@ def migrate_to(connection: Connection, revision: str) -> None:
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     try:
-        if revision == "base":
-            command.downgrade(config, revision)
-        else:
+        if revision == "head":
             command.upgrade(config, revision)
+        else:
+            command.downgrade(config, revision)
     except CommandError as exc:
         raise DatabaseError(
             f"the database's schema cannot be migrated: {exc}",

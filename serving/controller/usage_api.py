@@ -40,7 +40,7 @@ from serving.views import Items
 MAX_BODY_BYTES = 16 * 2**20
 DAY_S = 86_400.0
 EXPORTED_AT_ONCE = 500
-COLUMNS = (*EXPORTED, "engine_s", "price")
+COLUMNS = (*EXPORTED, "engine_s", "engine_share_s", "price")
 
 log = get_logger(__name__)
 
@@ -117,8 +117,8 @@ async def export_usage(
 ) -> StreamingResponse:
     """Single requests from `since` to `until`, by time.
 
-    `engine_s` is for how long engines had it, `price` what its tokens cost in dollars by the price
-    book of its moment; both are empty where nobody knows.
+    `engine_s` is for how long engines had it, `engine_share_s` its share of these engines' time,
+    `price` what it was charged in dollars; each is empty where nobody knows.
     """
     book = await PriceStore(here.store).book()
     rows = usage_queries.export(here.store, _span(since, until))
@@ -127,9 +127,9 @@ async def export_usage(
     async def parts() -> AsyncIterator[str]:
         if how is ExportFormat.CSV:
             yield _csv([COLUMNS])
-        block: list[tuple[object, ...]] = [] if first is None else [(*first, _price(first, book))]
+        block = [] if first is None else [_line(first, book)]
         async for row in rows:
-            block.append((*row, _price(row, book)))
+            block.append(_line(row, book))
             if len(block) >= EXPORTED_AT_ONCE:
                 yield _written(block, how)
                 block = []
@@ -197,8 +197,15 @@ def _written(rows: Sequence[tuple[object, ...]], how: ExportFormat) -> str:
     )
 
 
+def _line(row: Row[Any], book: PriceBook) -> tuple[object, ...]:
+    return (*row[:-1], _price(row, book))
+
+
 def _price(row: Row[Any], book: PriceBook) -> str | None:
-    """Dollars for a request's tokens; None where nobody set a price, or the tokens are unknown."""
+    """Dollars that a request was charged; where nobody had set a price by then, its tokens by the
+    book of its moment. None where it has none either, or the tokens are unknown."""
+    if row.price is not None:
+        return plain(row.price)
     price = book.token_price(row.model, row.tier, row.at) if row.known else None
     if price is None:
         return None

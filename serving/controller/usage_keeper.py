@@ -18,6 +18,8 @@ RESOLVE_INTERVAL_S = 2.0
 RECONCILE_INTERVAL_S = 60.0
 RECONCILED_S = 3600.0
 """The metric of drift looks at what was stored within this time."""
+SHARED_S = 3 * RECONCILE_INTERVAL_S
+"""For so long a share that was missed is looked for."""
 LAG_S = 15.0
 """What was stored since then may still lack its other side."""
 
@@ -65,6 +67,7 @@ class UsageKeeper:
         self._unresolved.clear()
         for status, number in (await usage_queries.unresolved(self._store)).items():
             self._unresolved.labels(status).set(number)
+        await self._usage.share(now - SHARED_S)
         before = now - self._retention_days * DAY_S
         while await self._usage.prune(before) >= PRUNED_AT_ONCE:
             pass

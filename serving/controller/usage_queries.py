@@ -29,7 +29,7 @@ EXPORTED = (
     "status", "http_status", "prompt", "cached", "completion", "reasoning", "known", "ttft_s",
     "duration_s", "attempts", "engine_id",
 )  # fmt: skip
-"""Columns of an export, in their order; `engine_s` and `price` follow."""
+"""Columns of an export, in their order; `engine_s`, `engine_share_s` and `price` follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +85,9 @@ def in_hours(span: Span) -> ColumnElement[bool]:
 
 
 async def export(store: Store, span: Span) -> AsyncIterator[Row[Any]]:
-    """Single rows of the span by time, with the columns EXPORTED and the seconds that their
-    attempts were in engines, as far as recorders have told; a page at a time.
+    """Single rows of the span by time, with the columns EXPORTED, the seconds that their attempts
+    were in engines and their share of these, as far as recorders have told, and what they were
+    charged, in picodollars; a page at a time.
 
     Raises:
         DatabaseError: If the database does not answer.
@@ -98,7 +99,9 @@ async def export(store: Store, span: Span) -> AsyncIterator[Row[Any]]:
         .scalar_subquery()
         .label("engine_s")
     )
-    columns = [*(USAGE.c[name] for name in EXPORTED), in_engines]
+    columns = [
+        *(USAGE.c[name] for name in EXPORTED), in_engines, USAGE.c.engine_share_s, USAGE.c.price
+    ]  # fmt: skip
     after: tuple[float, str] | None = None
     while True:
         query = (

@@ -4,16 +4,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Table, and_, delete, select, update
+from sqlalchemy import Table, and_, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
 from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from serving.controller.price_store import PriceStore
 from serving.controller.store import Store
 from serving.controller.usage_rules import TokenCounts, UnknownRule, usage_of
 from serving.controller.usage_tables import ATTEMPTS, ENGINE_TOTALS, USAGE, USAGE_HOURS
 from serving.metered import AttemptBatch, UsageRow, UsageStatus
+from serving.money import MOST
+from serving.prices import PriceBook, charge
 
 RESOLVED_AT_ONCE = 500
 PRUNED_AT_ONCE = 5000
@@ -34,6 +37,18 @@ class Sums:
     completion: int = 0
     reasoning: int = 0
     engine_s: float = 0.0
+    charged: int = 0
+    charged_prompt: int = 0
+    charged_cached: int = 0
+    charged_completion: int = 0
+
+    def add_price(self, price: int | None, tokens: TokenCounts) -> None:
+        """Adds what a request was charged, if it was, and the tokens that it was charged for."""
+        if price is not None:
+            self.charged += price
+            self.charged_prompt += tokens.prompt
+            self.charged_cached += tokens.cached
+            self.charged_completion += tokens.completion
 
     def add_tokens(self, tokens: TokenCounts, times: int = 1) -> None:
         """Adds tokens alone, or takes them away."""
@@ -60,7 +75,9 @@ class UsageStore:
         by_id = {row.usage_id: row for row in rows}
         if not by_id:
             return 0
-        values = [self._values(row, now) for row in by_id.values()]
+        book = await self._book()
+        values = [self._values(row, now, book) for row in by_id.values()]
+        prices = {str(value["usage_id"]): value["price"] for value in values}
         async with self._store.transaction() as db:
             statement = _insert(db, USAGE).on_conflict_do_nothing().returning(USAGE.c.usage_id)
             new = [by_id[usage_id] for usage_id in (await db.execute(statement, values)).scalars()]
@@ -71,7 +88,9 @@ class UsageStore:
                 one.unknown += row.status is UsageStatus.UNKNOWN
                 one.engine_s += row.duration_s if row.attempts else 0.0
                 one.add_tokens(_tokens(row))
+                one.add_price(prices[row.usage_id], _tokens(row))
             await _add_sums(db, sums)
+            await _add_shares(db, [row.usage_id for row in new if row.attempts])
         return len(new)
 
     async def add_attempts(self, batch: AttemptBatch, now: float) -> int:
@@ -92,6 +111,7 @@ class UsageStore:
                 ]
                 result = await db.execute(statement.returning(ATTEMPTS.c.attempt_id), values)
                 new = len(result.all())
+                await _add_shares(db, sorted({row.usage_id for row in by_id.values()}))
             totals = {
                 **batch.totals.model_dump(), "engine_id": batch.engine_id, "final": batch.final,
                 "stored_at": now,
@@ -109,6 +129,9 @@ class UsageStore:
             columns = [ATTEMPTS.c[field.name].label(f"a_{field.name}") for field in _TOKENS]
             query = select(USAGE, *columns).join(ATTEMPTS, last).limit(RESOLVED_AT_ONCE)
             waiting = (await db.execute(query)).all()
+        if not waiting:
+            return 0
+        book = await self._book()
         # Read and written in two transactions: SQLite cannot turn a reader into a writer while
         # another writes. Only who changes the row adds it to the sums.
         sums: dict[HourKey, Sums] = {}
@@ -119,12 +142,15 @@ class UsageStore:
                 tokens = usage_of(UsageStatus(row.status), row.delivered, told, self._rule)
                 mine = and_(USAGE.c.usage_id == row.usage_id, ~USAGE.c.known)
                 values = {field.name: getattr(tokens, field.name) for field in _TOKENS}
-                result = await db.execute(update(USAGE).where(mine).values(known=True, **values))
+                price = _charge(row, tokens, book)
+                change = update(USAGE).where(mine).values(known=True, price=price, **values)
+                result = await db.execute(change)
                 if result.rowcount == 1:
                     resolved += 1
                     one = sums.setdefault(hour_key(row), Sums())
                     one.add_tokens(tokens)
                     one.add_tokens(_tokens(row), -1)
+                    one.add_price(price, tokens)
             await _add_sums(db, sums)
         return resolved
 
@@ -142,13 +168,31 @@ class UsageStore:
                 deleted += result.rowcount
         return deleted
 
-    def _values(self, row: UsageRow, now: float) -> dict[str, object]:
+    async def share(self, since: float) -> int:
+        """Fills in the shares of requests stored since then of which attempts have told.
+
+        On PostgreSQL a request and its attempt that are stored at the same moment do not see each
+        other. Returns how many there were.
+        """
+        told = select(ATTEMPTS.c.attempt_id).where(
+            ATTEMPTS.c.usage_id == USAGE.c.usage_id, ATTEMPTS.c.share_s.is_not(None)
+        )
+        unsaid = and_(USAGE.c.stored_at >= since, USAGE.c.engine_share_s.is_(None), told.exists())
+        async with self._store.transaction() as db:
+            result = await db.execute(update(USAGE).where(unsaid).values(engine_share_s=_SHARE))
+            return result.rowcount
+
+    async def _book(self) -> PriceBook:
+        return PriceBook(await PriceStore(self._store).token_prices())
+
+    def _values(self, row: UsageRow, now: float, book: PriceBook) -> dict[str, Any]:
         values = row.model_dump()
         values["status"] = row.status.value
         values["attempt_id"] = f"{row.usage_id}-{row.attempts}"
         values["stored_at"] = now
         if row.status is UsageStatus.UNKNOWN and self._rule == "forgive":
             values["known"] = True
+        values["price"] = _charge(row, _tokens(row), book) if values["known"] else None
         return values
 
 
@@ -159,6 +203,29 @@ def hour_key(row: Any) -> HourKey:
     """Where a row of usage is summed up; of a UsageRow, or of a row of the table."""
     hour = int(row.at // 3600)
     return (hour, row.org_id, row.project_id, row.key_id, row.model, row.tier)
+
+
+_SHARE = (
+    select(func.sum(ATTEMPTS.c.share_s))
+    .where(ATTEMPTS.c.usage_id == USAGE.c.usage_id)
+    .scalar_subquery()
+)
+
+
+def _charge(row: Any, tokens: TokenCounts, book: PriceBook) -> int | None:
+    """What a request is charged, in picodollars; None where nobody set a price for it."""
+    price = book.token_price(row.model, row.tier, row.at)
+    if price is None:
+        return None
+    cached = min(tokens.cached, tokens.prompt)
+    return min(charge(price, tokens.prompt, cached, tokens.completion), MOST)
+
+
+async def _add_shares(db: AsyncConnection, usage_ids: Sequence[str]) -> None:
+    """Adds up anew what the attempts of these requests had of their engines."""
+    if usage_ids:
+        mine = USAGE.c.usage_id.in_(usage_ids)
+        await db.execute(update(USAGE).where(mine).values(engine_share_s=_SHARE))
 
 
 def _tokens(row: Any) -> TokenCounts:

@@ -30,6 +30,8 @@ USAGE = Table(
     Column("delivered", Integer, nullable=False),
     Column("known", Boolean, nullable=False),  # False: the recorder has to tell the tokens
     Column("stored_at", Float, nullable=False, index=True),  # by the controller's clock
+    Column("price", BigInteger),  # picodollars charged; None: not yet, or nobody set a price
+    Column("engine_share_s", Float),  # of its engines' time; None: no recorder has told
     Index(
         "ix_usage_unresolved",
         "attempt_id",
@@ -52,6 +54,7 @@ ATTEMPTS = Table(
     Column("completion", Integer, nullable=False),
     Column("reasoning", Integer, nullable=False),
     Column("stored_at", Float, nullable=False, index=True),
+    Column("share_s", Float),  # of the engine's time; None: its recorder did not say
 )
 
 ENGINE_TOTALS = Table(
@@ -86,4 +89,9 @@ USAGE_HOURS = Table(
     Column("completion", BigInteger, nullable=False),
     Column("reasoning", BigInteger, nullable=False),
     Column("engine_s", Float, nullable=False),  # seconds that requests spent at engines or waiting
+    # What USAGE.price adds up to, and the tokens that it is for: the rest is priced when read.
+    Column("charged", BigInteger, nullable=False, server_default=text("0")),
+    Column("charged_prompt", BigInteger, nullable=False, server_default=text("0")),
+    Column("charged_cached", BigInteger, nullable=False, server_default=text("0")),
+    Column("charged_completion", BigInteger, nullable=False, server_default=text("0")),
 )

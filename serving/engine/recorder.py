@@ -4,8 +4,8 @@ The file is mapped into the engine's memory: what was counted is there after a k
 a few stores on the way. Words of 64 bits, each written whole:
 
     header   magic, version, slots in use, the engine's totals
-    slots    state · attempt id (64 bytes) · prompt, cached, completion, reasoning · begun, ended
-             (Unix microseconds) · checksum
+    slots    state · attempt id (56 bytes) · share (microseconds of the engine's time) · prompt,
+             cached, completion, reasoning · begun, ended (Unix microseconds) · checksum
 
 The engine takes free slots and ends them; the host reads those that have ended, and gives them
 free once the controller has confirmed them (`recorder_file` holds the layout, `recorder_reader`
@@ -51,6 +51,8 @@ class Recorder:
         self._free: deque[int] = deque()
         self._open: dict[str, tuple[int, list[str]]] = {}  # attempt -> slot, the engine's requests
         self._slot_of: dict[str, int] = {}  # request of the engine -> slot
+        self._shared_ns = time.monotonic_ns()  # up to when the engine's time is shared out
+        self._rest_ns = 0
 
     def begin(self, attempt_id: str) -> None:
         """An attempt has arrived. One that is open already, or has a strange name, is no attempt
@@ -63,16 +65,19 @@ class Recorder:
             log.error("recorder_full", attempt_id=attempt_id)
             return
         self._words[layout.ATTEMPTS] += 1
+        self._share_out()
         self._file.begin(slot, attempt_id, time.time_ns() // 1000)
         self._open[attempt_id] = (slot, [])
 
     def end(self, attempt_id: str) -> None:
         """The server is done with an attempt."""
-        slot, requests = self._open.pop(attempt_id, (None, ()))
+        if attempt_id not in self._open:
+            return
+        self._share_out()
+        slot, requests = self._open.pop(attempt_id)
         for request_id in requests:
             self._slot_of.pop(request_id, None)
-        if slot is not None:
-            self._file.end(slot, time.time_ns() // 1000)
+        self._file.end(slot, time.time_ns() // 1000)
 
     def admit(self, request_id: str, named: str) -> None:
         """The engine has taken in a request.
@@ -115,6 +120,16 @@ class Recorder:
     def close(self) -> None:
         """Unmaps the file, which stays."""
         self._file.close()
+
+    def _share_out(self) -> None:
+        """Moves SHARED on: the time that each of the open attempts has had for itself since the
+        engine began. What one has had is the difference between its end and its beginning."""
+        now_ns = time.monotonic_ns()
+        if self._open:
+            passed_ns = self._rest_ns + now_ns - self._shared_ns
+            each_us, self._rest_ns = divmod(passed_ns, 1000 * len(self._open))
+            self._words[layout.SHARED] += each_us
+        self._shared_ns = now_ns
 
     def _take_slot(self) -> int | None:
         if not self._free:

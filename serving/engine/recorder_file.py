@@ -11,11 +11,13 @@ from enum import IntEnum
 from pathlib import Path
 
 MAGIC = int.from_bytes(b"PENSTREC", "little")
-VERSION = 1
+VERSION = 2
+WITHOUT_SHARES = 1
+"""The version before: its attempts' names are a word longer, in the place of the share."""
 
 # Words of the header.
 (MAGIC_AT, VERSION_AT, USED, ATTEMPTS, PROMPT, COMPLETION, OTHER_PROMPT, OTHER_COMPLETION, LOST,
- ENGINE_PROMPT, ENGINE_COMPLETION) = range(11)  # fmt: skip
+ ENGINE_PROMPT, ENGINE_COMPLETION, SHARED) = range(12)  # fmt: skip
 
 WORD = 8
 HEADER_WORDS = 512  # a page
@@ -24,9 +26,9 @@ SLOT_WORDS = 16
 # Words of a slot.
 SLOT_STATE = 0
 SLOT_ID = 1
-ID_WORDS = 8
-(SLOT_PROMPT, SLOT_CACHED, SLOT_COMPLETION, SLOT_REASONING, SLOT_BEGAN, SLOT_ENDED,
- SLOT_CHECKSUM) = range(9, 16)  # fmt: skip
+ID_WORDS = 7
+(SLOT_SHARE, SLOT_PROMPT, SLOT_CACHED, SLOT_COMPLETION, SLOT_REASONING, SLOT_BEGAN, SLOT_ENDED,
+ SLOT_CHECKSUM) = range(8, 16)  # fmt: skip
 
 MAX_SLOTS = 131_072
 """16 MiB; an engine that serves 50 requests a second fills it in 40 minutes without a controller,
@@ -56,6 +58,7 @@ class Slot:
     reasoning: int
     began_at: float
     ended_at: float  # 0 while it runs
+    share_s: float | None = None  # of the engine's time, in seconds
 
 
 class NoRecorderError(ValueError):
@@ -85,18 +88,20 @@ class RecorderFile:
         return range(used, used + more)
 
     def begin(self, slot: int, attempt_id: str, at_us: int) -> None:
-        """Begins to count in a free slot."""
+        """Begins to count in a free slot; its share holds what SHARED was until it is sealed."""
         start = word(slot, SLOT_ID)
         name = attempt_id.encode().ljust(ID_WORDS * WORD, b"\0")
         self._bytes[start * WORD : (start + ID_WORDS) * WORD] = name
         for at in range(word(slot, SLOT_PROMPT), word(slot, SLOT_CHECKSUM)):
             self.words[at] = 0
+        self.words[word(slot, SLOT_SHARE)] = self.words[SHARED]
         self.words[word(slot, SLOT_BEGAN)] = at_us
         self.words[word(slot, SLOT_CHECKSUM)] = zlib.crc32(name)
         self.words[word(slot, SLOT_STATE)] = State.RUNNING
 
     def end(self, slot: int, at_us: int) -> None:
         """Seals a slot, so that the host may read it."""
+        self.words[word(slot, SLOT_SHARE)] = self.words[SHARED] - self.words[word(slot, SLOT_SHARE)]
         self.words[word(slot, SLOT_ENDED)] = at_us
         self.words[word(slot, SLOT_CHECKSUM)] = self._checksum(slot, SLOT_CHECKSUM)
         self.words[word(slot, SLOT_STATE)] = State.ENDED
@@ -104,16 +109,20 @@ class RecorderFile:
     def read(self, slot: int) -> Slot | None:
         """An attempt; None where it is torn: sealed at this very moment, or never wholly begun."""
         state = self.words[word(slot, SLOT_STATE)]
-        upto = SLOT_CHECKSUM if state == State.ENDED else SLOT_PROMPT
+        shared = self.words[VERSION_AT] != WITHOUT_SHARES
+        named = SLOT_SHARE if shared else SLOT_PROMPT
+        upto = SLOT_CHECKSUM if state == State.ENDED else named
         if self.words[word(slot, SLOT_CHECKSUM)] != self._checksum(slot, upto):
             return None
         start = place(slot)
         raw = bytes(self._bytes[start : start + SLOT_WORDS * WORD])
-        name, *counts = struct.unpack_from("<64s6Q", raw, SLOT_ID * WORD)
-        prompt, cached, completion, reasoning, began_us, ended_us = counts
+        name, *counts = struct.unpack_from("<56s7Q", raw, SLOT_ID * WORD)
+        share_us, prompt, cached, completion, reasoning, began_us, ended_us = counts
+        if not ended_us:  # it still holds what SHARED was at its beginning
+            share_us = max(0, self.words[SHARED] - share_us)
         return Slot(
             slot, name.rstrip(b"\0").decode("ascii", "replace"), prompt, cached, completion,
-            reasoning, began_us / 1e6, ended_us / 1e6,
+            reasoning, began_us / 1e6, ended_us / 1e6, share_us / 1e6 if shared else None,
         )  # fmt: skip
 
     def is_written(self) -> bool:
@@ -182,7 +191,8 @@ def open_existing(path: Path) -> RecorderFile:
         os.close(fd)
         raise NoRecorderError(f"{path} is no recorder's file")
     file = RecorderFile(fd, path)
-    if file.words[MAGIC_AT] != MAGIC or file.words[VERSION_AT] != VERSION:
+    known = (VERSION, WITHOUT_SHARES)
+    if file.words[MAGIC_AT] != MAGIC or file.words[VERSION_AT] not in known:
         file.close()
         raise NoRecorderError(f"{path} is no recorder's file of version {VERSION}")
     return file

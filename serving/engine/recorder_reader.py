@@ -130,6 +130,7 @@ def _row(slot: Slot, path: Path, *, gone: bool) -> AttemptRow:
         cached=slot.cached,
         completion=slot.completion,
         reasoning=slot.reasoning,
+        share_s=slot.share_s,
     )
 
 

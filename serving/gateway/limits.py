@@ -28,7 +28,6 @@ from serving.gateway.visits import Visit
 from serving.identities import TokenPrice
 from serving.shares import MeterKind
 
-DEFAULT_TIER = "default"
 LONGEST_FIELD = {"/v1/responses": "max_output_tokens"}
 
 WORDS = {
@@ -153,7 +152,7 @@ class LimitsToll:
         if not meters:
             return FREE
         at = self._keyring.clock()
-        price = rules.prices.token_price(call.model, call.service_tier or DEFAULT_TIER, at)
+        price = rules.prices.token_price(call.model, call.service_tier or "", at)
         most = estimate(call, visit.route, self._longest(call.model))
         wanted = demands(meters, most, price)
         for demand in wanted:

@@ -4,6 +4,7 @@ import asyncio
 import random
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import aiohttp
@@ -11,6 +12,8 @@ import orjson
 
 ID = re.compile(r"([0-9a-f]{32})-\d+")
 MAX_TRIES = 4
+PATIENCE_S = 60.0
+"""How long a tenant waits that does not leave by chance."""
 
 
 @dataclass(slots=True)
@@ -28,6 +31,7 @@ class Try:
     usage_id: str = ""
     complete: bool = False
     left: bool = False  # the tenant broke it off itself
+    waited: bool = False  # it did so only after PATIENCE_S
 
 
 class Tenants:
@@ -51,14 +55,22 @@ class Tenants:
 
     async def run(self, requests: int, concurrency: int) -> None:
         """Makes that many requests, each with its tries."""
-        numbers = iter(range(requests))
+        await self._call(iter(range(requests)), concurrency, 0.0)
+
+    async def run_until(self, stop: asyncio.Event, concurrency: int, pause_s: float) -> None:
+        """Makes requests until it is stopped; each caller rests between two of its own."""
+        await self._call(iter(lambda: not stop.is_set(), False), concurrency, pause_s)
+
+    async def _call(self, turns: Iterator[object], concurrency: int, pause_s: float) -> None:
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
         async with aiohttp.ClientSession(connector=connector, headers=self._headers) as session:
 
             async def caller() -> None:
-                for _ in numbers:
+                for _ in turns:
                     await self._request(session)
                     self.done += 1
+                    if pause_s:
+                        await asyncio.sleep(self._chance.uniform(0, 2 * pause_s))
 
             await asyncio.gather(*(caller() for _ in range(concurrency)))
 
@@ -81,10 +93,10 @@ class Tenants:
             self.tries.append(one)
             self.in_flight[one.gateway] += 1
             try:
-                async with asyncio.timeout(leaves_s or 60):
+                async with asyncio.timeout(leaves_s or PATIENCE_S):
                     await self._try(session, body, one)
             except TimeoutError:
-                one.left = True
+                one.left, one.waited = True, leaves_s is None
             except (aiohttp.ClientError, OSError):
                 pass
             finally:

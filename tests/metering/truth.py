@@ -15,6 +15,9 @@ from serving.controller.usage_tables import ATTEMPTS, USAGE, USAGE_HOURS
 from serving.usage_views import ReconcileView
 from tests.metering.client import Try
 
+LEAST_SERVED = 0.5
+"""Of the tries that no tenant broke off."""
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -75,12 +78,23 @@ def faults(
         at_deaths: Requests that were in flight at gateways when these were killed.
     """
     return [
+        *_served_faults(tries),
         *_attempt_faults(stored, tally),
         *_complete_faults(stored, tries),
         *_empty_faults(stored, tries),
         *_partial_faults(stored, tries),
         *_sum_faults(stored, at_deaths),
     ]
+
+
+def _served_faults(tries: list[Try]) -> list[str]:
+    """A run in which hardly anybody was served shows nothing."""
+    stayed = sum(not one.left for one in tries)
+    complete = sum(one.complete for one in tries)
+    if complete >= LEAST_SERVED * stayed:
+        return []
+    statuses = dict(Counter(one.status for one in tries if not one.complete and not one.left))
+    return [f"only {complete} of {stayed} tries were answered; by status: {statuses}"]
 
 
 def _attempt_faults(stored: Stored, tally: dict[str, tuple[int, int]]) -> list[str]:

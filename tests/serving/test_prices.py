@@ -1,5 +1,7 @@
 """The price book: the most exact price of the moment, and what follows from it."""
 
+import pytest
+
 from serving.identities import TokenPrice
 from serving.money import picodollars
 from serving.prices import Capacity, GpuPrice, PriceBook, charge
@@ -29,6 +31,14 @@ def test_most_exact_price_of_the_moment_holds() -> None:
     assert output("other", "default", 100) == 8
     assert output("other", "default", -1) is None
     assert PriceBook().token_price("guide", "default", 0) is None
+
+
+@pytest.mark.parametrize("said", ["", "auto", "default"])
+def test_request_that_leaves_its_tier_to_us_has_the_default_ones_price(said: str) -> None:
+    book = PriceBook([token("*", "*", 0, 8), token("*", "default", 0, 6)])
+    price = book.token_price("guide", said, 0)
+    assert price is not None
+    assert price.output == 6
 
 
 def test_cached_tokens_cost_less() -> None:

@@ -107,6 +107,25 @@ async def test_export_says_what_a_request_cost_and_for_how_long_engines_had_it(
     assert lines[1]["engine_s"] is None
 
 
+async def test_all_views_tell_what_was_charged_whatever_the_price_is_now(served: Served) -> None:
+    first = {"model": "guide", "input": "2", "output": "6", "since": "2001-01-01T00:00:00Z"}
+    price_id = (await served.admin.post("/admin/v1/prices/tokens", json=first)).json()["price_id"]
+    await hand_in(served, row(1), row(2))
+    await tell(served, batch(attempt(1, share_s=0.25), attempt(2)))
+    dearer = {**first, "input": "200", "output": "600", "since": "2002-01-01T00:00:00Z"}
+    assert (await served.admin.post("/admin/v1/prices/tokens", json=dearer)).status_code == 201
+    assert (await served.admin.delete(f"/admin/v1/prices/{price_id}")).status_code == 204
+    since = {"since": AT - 1, "until": AT + 100, "format": "jsonl"}
+    answer = await served.admin.get("/admin/v1/usage/export", params=since)
+    lines = [orjson.loads(line) for line in answer.text.splitlines()]
+    assert [one["price"] for one in lines] == ["0.00005", "0.00005"]
+    assert [one["engine_share_s"] for one in lines] == [0.25, None]
+    days = {"start_time": int(AT) - 86_400, "end_time": int(AT) + 86_400}
+    page = (await served.admin.get("/v1/organization/costs", params=days)).json()
+    owed = [one["amount"]["value"] for day in page["data"] for one in day["results"]]
+    assert owed == [pytest.approx(0.0001)]
+
+
 async def test_reconcile_resolves_what_it_can_first(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:

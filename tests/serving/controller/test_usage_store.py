@@ -3,16 +3,24 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from serving.controller import usage_queries
+from serving.controller.audit import Act
+from serving.controller.cost_queries import sales
+from serving.controller.cost_report import revenue_of
+from serving.controller.database import migrate, open_database
+from serving.controller.keys import make_record
+from serving.controller.price_store import PriceStore
 from serving.controller.store import Store
 from serving.controller.usage_buckets import BucketQuery, page_of_usage
 from serving.controller.usage_queries import Span
 from serving.controller.usage_store import UsageStore
 from serving.controller.usage_tables import ATTEMPTS, USAGE
+from serving.identities import Role
 from serving.metered import (
     AttemptBatch,
     AttemptRow,
@@ -21,12 +29,14 @@ from serving.metered import (
     UsageRow,
     UsageStatus,
 )
+from serving.prices import NewTokenPrice
 from serving.usage_views import GroupBy
 from tests.metering.postgres import Postgres
 from tests.serving.controller.databases import fresh_database, postgres
 
 AT = 1_700_000_000.0
 ALL_TIME = Span(0, 2e9)
+ACT = Act(make_record("pa-operator", Role.ADMIN, "operator"), AT)
 numbers = itertools.count()
 
 
@@ -120,6 +130,81 @@ async def test_usage_that_nobody_can_know_is_forgiven_if_the_operator_says_so(st
     await usage.add_attempts(batch(attempt(1)), AT)
     assert await usage.resolve() == 0
     assert (await sums(store))[3] == 0
+
+
+async def test_price_is_charged_at_settlement_and_no_later_price_changes_it(store: Store) -> None:
+    usage, prices = UsageStore(store, "bill"), PriceStore(store)
+    since = datetime.fromtimestamp(AT - 10, UTC)
+    first = await prices.add_tokens(NewTokenPrice(input="2", output="6", since=since), ACT)
+    await usage.add_usage([row(1), row(2, known=False, completion=0, status="unknown")], AT)
+    later = NewTokenPrice(input="200", output="600", since=since + timedelta(seconds=1))
+    await prices.add_tokens(later, ACT)
+    await prices.delete(first.price_id, ACT)
+    assert await usage.add_usage([row(1)], AT) == 0
+    await usage.add_attempts(batch(attempt(1), attempt(2)), AT)
+    assert await usage.resolve() == 1
+    async with store.transaction() as db:
+        found = (await db.execute(select(USAGE.c.price).order_by(USAGE.c.at))).scalars().all()
+    assert found == [50_000_000, 5_000_000_000], "10 x 2 + 5 x 6 millionths; the second came later"
+    hour = int(AT // 3600)
+    sold = await sales(store, hour, hour + 1, await prices.book())
+    assert [(one.requests, one.prompt, one.charged) for one in sold] == [(2, 20, 5_050_000_000)]
+
+
+async def test_request_without_a_price_is_charged_by_the_book_when_it_is_read(store: Store) -> None:
+    usage, prices = UsageStore(store, "bill"), PriceStore(store)
+    await usage.add_usage([row(1), row(2)], AT)  # as all rows were before prices were stored
+    since = datetime.fromtimestamp(AT - 7200, UTC)
+    await prices.add_tokens(NewTokenPrice(input="2", output="6", since=since), ACT)
+    await usage.add_usage([row(3)], AT)
+    hour = int(AT // 3600)
+    book = await prices.book()
+    charged, rest = await sales(store, hour, hour + 1, book)
+    assert (charged.requests, charged.prompt, charged.charged) == (3, 10, 50_000_000)
+    assert (rest.requests, rest.prompt, rest.completion, rest.charged) == (0, 20, 10, None)
+    assert revenue_of(rest, book) == 100_000_000
+
+
+async def test_rows_outlive_the_migration_to_stored_prices_and_back(store: Store) -> None:
+    usage, prices = UsageStore(store, "bill"), PriceStore(store)
+    since = datetime.fromtimestamp(AT - 7200, UTC)
+    await prices.add_tokens(NewTokenPrice(input="2", output="6", since=since), ACT)
+    await usage.add_usage([row(1)], AT)
+    hour = int(AT // 3600)
+
+    async def owed() -> list[int | None]:
+        book = await prices.book()
+        return [revenue_of(one, book) for one in await sales(store, hour, hour + 1, book)]
+
+    assert await owed() == [50_000_000]
+    engine = await open_database(store._url)
+    await migrate(engine, store._url, "0008")
+    await migrate(engine, store._url)
+    await engine.dispose()
+    (exported,) = [one async for one in usage_queries.export(store, ALL_TIME)]
+    assert (exported.prompt, exported.price, exported.engine_share_s) == (10, None, None)
+    assert await owed() == [50_000_000], "a row from before is priced by the book"
+
+
+@pytest.mark.parametrize("first", ["usage", "attempts"])
+async def test_request_has_its_share_of_the_engines_time_whoever_tells_first(
+    store: Store, first: str
+) -> None:
+    usage = UsageStore(store, "bill")
+    told = batch(attempt(1, 1, share_s=0.5), attempt(1, 2, share_s=0.25), attempt(2))
+    if first == "attempts":
+        await usage.add_attempts(told, AT)
+    await usage.add_usage([row(1, attempts=2), row(2)], AT)
+    if first == "usage":
+        await usage.add_attempts(told, AT)
+    shares = select(USAGE.c.engine_share_s).order_by(USAGE.c.at)
+    async with store.transaction() as db:
+        assert (await db.execute(shares)).scalars().all() == [0.75, None]
+        await db.execute(update(USAGE).values(engine_share_s=None))  # as if neither had seen both
+    assert await usage.share(AT - 1) == 1
+    assert await usage.share(AT + 1) == 0
+    async with store.transaction() as db:
+        assert (await db.execute(shares)).scalars().all() == [0.75, None]
 
 
 async def test_reconcile_names_every_difference(store: Store) -> None:

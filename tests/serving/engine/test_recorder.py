@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -219,6 +220,47 @@ async def test_strange_file_is_left_alone(path: Path, reader: RecorderReader) ->
     path.with_name("e2.recorder").write_bytes(b"x" * 10_000)
     await reader.step()
     assert path.exists()
+
+
+async def test_engines_time_is_shared_out_among_the_attempts_that_are_open(
+    path: Path, reader: RecorderReader, controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock_ns = [0]
+    monkeypatch.setattr("serving.engine.recorder.time.monotonic_ns", lambda: clock_ns[0])
+    recorder = Recorder(path)
+    for second, change in [(1, "+1"), (2, "+2"), (4, "-1"), (5, "-2"), (9, "+3"), (10, "+4")]:
+        clock_ns[0] = second * 10**9
+        (recorder.begin if change[0] == "+" else recorder.end)(name(int(change[1])))
+    clock_ns[0] = 12 * 10**9
+    recorder.begin(name(5))
+    recorder.close()  # it dies with three of them
+    await reader.step()
+    shares = {int(one.partition("-")[0], 16): row.share_s for one, row in controller.rows.items()}
+    # 1 s alone and 2 s of two; the same the other way round; then until the last sign of life.
+    assert shares == {1: 2.0, 2: 2.0, 3: 2.0, 4: 1.0, 5: 0.0}
+
+
+@pytest.mark.parametrize("ended", [True, False])
+async def test_file_of_the_version_without_shares_is_read(
+    path: Path, reader: RecorderReader, controller: Controller, ended: bool
+) -> None:
+    recorder = Recorder(path)
+    recorder.begin(name(1))
+    recorder.produce("other", 1)
+    file = layout.open_existing(path)
+    file.words[layout.VERSION_AT] = layout.WITHOUT_SHARES
+    file.words[layout.word(0, layout.SLOT_SHARE)] = 0
+    named = zlib.crc32(name(1).encode().ljust(64, b"\0"))
+    file.words[layout.word(0, layout.SLOT_CHECKSUM)] = named
+    if ended:
+        file.end(0, 10**6)
+        file.words[layout.word(0, layout.SLOT_SHARE)] = 0
+        file.words[layout.word(0, layout.SLOT_CHECKSUM)] = file._checksum(0, layout.SLOT_CHECKSUM)
+    file.close()
+    recorder.close()
+    await reader.step()
+    row = controller.rows[name(1)]
+    assert (row.share_s, row.outcome) == (None, Outcome.ENDED if ended else Outcome.DIED)
 
 
 def test_slot_that_is_being_sealed_is_not_read(path: Path) -> None:
