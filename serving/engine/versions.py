@@ -28,8 +28,11 @@ PUBLIC_ONLY = Reach()
 
 TABLE: Mapping[tuple[int, int], Reach] = {
     (0, 32): Reach(in_process=True, recorder=True),
-    # Its API server lies elsewhere; the output processor's two methods are those of 0.32, by its
-    # source. Not run on a GPU yet.
+    # By the source in its wheel. The app, its arguments and its server are not where 0.32 has them
+    # (`entrypoints.launchers`), so nothing runs in our process. There are the entry point, `serve
+    # --headless`, each flag that `arguments` gives and each variable of the environment; and the
+    # methods, states and counts that `recording` reads. Other than 0.32 it does not take back what
+    # speculation has produced beyond a stop string, which is then counted. Not run on a GPU yet.
     (0, 26): Reach(in_process=False, recorder=True),
 }
 """By major and minor version; any other is started by its public entry point alone."""
