@@ -265,6 +265,8 @@ class DemandReply(Message):
     """Slots for each engine_id; an engine that is missing keeps its last lease."""
     quarantined: tuple[str, ...] = ()
     """Fingerprints of requests that other gateways lately put into quarantine."""
+    killed: tuple[str, ...] = ()
+    """engine_ids of engines that somebody killed lately: they died of no request."""
 
 
 # --- host <-> controller ----------------------------------------------------------------------
@@ -385,6 +387,8 @@ class EngineReport(Message):
     error: str | None = None
     """Why the engine failed, in one sentence for the operator."""
     hint: str | None = None
+    killed: bool = False
+    """Somebody killed it from outside: it died of no request."""
     log_path: str | None = None
     load: EngineLoadReport | None = None
     """What it runs now, and how long its steps took; None where it cannot tell."""

@@ -12,6 +12,9 @@ STALE_AFTER_S = 2.0
 QUARANTINE_TOLD_S = 10.0
 """Each gateway is told of the others' quarantined requests for this long."""
 
+KILLED_TOLD_S = 60.0
+"""Gateways are told of an engine that was killed for this long."""
+
 LONGEST_WAIT_S = 86_400.0
 """No request waits longer; what a gateway says beyond it is its clock's mistake."""
 
@@ -77,6 +80,7 @@ class Gateways:
         self._heard: dict[str, _Heard] = {}
         self._counts: dict[str, Counts] = {}
         self._quarantined: list[tuple[float, str, str]] = []  # at_s, gateway, fingerprint
+        self._killed: dict[str, float] = {}  # since when it is known, by engine_id
 
     def __len__(self) -> int:
         return len(self._heard)
@@ -142,6 +146,17 @@ class Gateways:
     def quarantined(self, gateway_id: str) -> tuple[str, ...]:
         """Fingerprints that the other gateways lately put into quarantine."""
         return tuple(known_as for _, who, known_as in self._quarantined if who != gateway_id)
+
+    def note_killed(self, engine_id: str, now_s: float) -> None:
+        """Somebody killed an engine: it died of no request."""
+        self._killed.setdefault(engine_id, now_s)
+
+    def killed(self, now_s: float) -> tuple[str, ...]:
+        """The engines that somebody killed lately."""
+        if self._killed:
+            since_s = now_s - KILLED_TOLD_S
+            self._killed = {one: at_s for one, at_s in self._killed.items() if at_s >= since_s}
+        return tuple(self._killed)
 
 
 def _with(known: Demand, part: ModelDemand, heard_s: float) -> Demand:

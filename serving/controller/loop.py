@@ -137,6 +137,8 @@ class ControlLoop:
         if host is None:
             return False
         before = None if host.engine is None else copy(host.engine)
+        if report is not None and report.killed:
+            self.gateways.note_killed(report.engine_id, self._clock().s)
         if host.observe(report, self._clock().s):
             self.kick()
             self._note_adapters(before, host.engine)
@@ -163,6 +165,7 @@ class ControlLoop:
         self._hear_trouble(report)
         return DemandReply(
             quarantined=self.gateways.quarantined(report.gateway_id),
+            killed=self.gateways.killed(self._clock().s),
             leases={
                 engine.engine_id: self.gateways.lease(report.gateway_id, engine.model, engine.slots)
                 for engine in self.fleet.bound()

@@ -113,6 +113,8 @@ class Exited(Message):
     cause: str
     """One sentence for the operator."""
     hint: str | None = None
+    killed: bool = False
+    """Somebody killed it from outside: no request is to blame."""
 
 
 Request = HelloRequest | SpawnRequest

@@ -3,7 +3,7 @@
 import os
 import shutil
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from serving.engine import shared_memory
@@ -11,6 +11,17 @@ from serving.engine.causes import Cause, of_exit
 from serving.engine.launch_protocol import Died, Exited
 
 LOG_TAIL_BYTES = 64 << 10
+
+VMSTAT = Path("/proc/vmstat")
+
+
+def count_oom_kills() -> int | None:
+    """Processes that the kernel has killed for want of memory, on this machine; None if untold."""
+    try:
+        lines = VMSTAT.read_text("ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
 
 
 @dataclass(slots=True)
@@ -38,6 +49,7 @@ class Engine:
     """When SIGKILL follows SIGTERM, in monotonic seconds; None while nobody wants it to end."""
     status: int | None = None
     """Wait status of the first process, once it is reaped."""
+    oom_kills_before: int | None = field(default_factory=count_oom_kills)
 
     def signal_group(self, number: signal.Signals) -> None:
         """Sends a signal to all processes of the engine."""
@@ -81,7 +93,16 @@ class Engine:
             cause = Cause(self.died.cause, self.died.hint)
         else:
             cause = of_exit(code, number, self._log_tail())
-        return Exited(code=code, signal=number, cause=cause.sentence, hint=cause.hint)
+        return Exited(
+            code=code, signal=number, cause=cause.sentence, hint=cause.hint,
+            killed=number == "SIGKILL" and self._was_killed_by_somebody(),
+        )  # fmt: skip
+
+    def _was_killed_by_somebody(self) -> bool:
+        """Nobody here wanted it to end, and the kernel killed nobody for want of memory."""
+        if self.ended_since is not None or self.died is not None or self.oom_kills_before is None:
+            return False
+        return count_oom_kills() == self.oom_kills_before
 
     def _log_tail(self) -> str:
         try:

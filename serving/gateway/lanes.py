@@ -7,6 +7,7 @@ from models.errors import UnavailableError
 from serving.gateway.lane import Alarm, Lane
 from serving.gateway.places import LaneLimits, not_found
 from serving.gateway.quarantine import Quarantine
+from serving.gateway.verdicts import Verdicts
 from serving.protocol import ModelRoute, RoutesDelta
 
 
@@ -16,6 +17,7 @@ class Lanes:
     def __init__(self, limits: LaneLimits, alarm: Alarm) -> None:
         self._limits = limits
         self.quarantine = Quarantine()
+        self.verdicts = Verdicts()
         self._alarm = alarm
         self._lanes: dict[str, Lane] = {}
         self.version = 0

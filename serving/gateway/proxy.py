@@ -7,7 +7,8 @@ byte of an engine's answer the tenant has seen nothing, so the request can go to
     could not be reached      the engine is ejected; as often as it takes until the deadline,
                               for the request never got there
     broke off                 once more, beside no other such request; of two engines it is put
-                              into quarantine: it may be the request's doing
+                              into quarantine: it may be the request's doing; an engine that
+                              somebody killed, as the controller says, does not count
     answered 5xx              at most MAX_BROKEN engines, then 502
     503 (engine's queue full) as often as it takes until the deadline
 """
@@ -215,7 +216,7 @@ class Proxy:
                     return
                 place.avoid.add(visit.engine_id)
                 if verdict is not Verdict.BUSY:
-                    lane.note_failure(endpoint)
+                    lane.note_failure(visit.revision)
                 # While the slot is still held: the next in line must not get this engine.
                 if verdict in (Verdict.GONE, Verdict.BROKE):
                     lane.eject(endpoint)
@@ -231,10 +232,13 @@ class Proxy:
         if verdict is Verdict.BROKE:
             place.died.append(visit.engine_id)
             if len(place.died) >= MAX_BROKEN:
+                lane.alarm()  # the controller is asked at once
+                place.died = await self._lanes.verdicts.without_killed(place.died)
+            if len(place.died) >= MAX_BROKEN:
                 raise self._quarantine(call, lane, place, visit)
         if verdict in (Verdict.BROKE, Verdict.FAULT):
             visit.broken.append(visit.engine_id)
-            if len(visit.broken) >= MAX_BROKEN:
+            if len(self._lanes.verdicts.known(visit.broken)) >= MAX_BROKEN:
                 log.error("request_given_up", engine_ids=visit.broken, **visit.names())
                 raise UpstreamError("engines failed on this request twice; it is not tried again")
         self._metrics.retries.labels(visit.base).inc()
@@ -352,6 +356,8 @@ class Proxy:
             end = transcript.read(lines.rest())
         except EngineError as exc:
             end = self._cut(visit, str(exc), exc.error)
+            if status_in_error(exc.error) >= 500:
+                lane.note_failure(visit.revision)
         except EngineBrokeError as exc:
             visit.broken.append(visit.engine_id)
             end = self._cut(visit, str(exc))

@@ -152,6 +152,7 @@ class Sync:
             self._lanes.grant(reply.leases)
             for known_as in reply.quarantined:
                 self._lanes.quarantine.add(known_as, time.monotonic())
+            self._lanes.verdicts.note(reply.killed)
             self._lanes.forget_idle_retired()
             try:
                 async with asyncio.timeout(DEMAND_INTERVAL_S):

@@ -1,6 +1,6 @@
 """What gateways tell of trouble: engines that hang, and requests that engines died of."""
 
-from serving.controller.demand import QUARANTINE_TOLD_S, Gateways
+from serving.controller.demand import KILLED_TOLD_S, QUARANTINE_TOLD_S, Gateways
 from serving.protocol import (
     DemandReport,
     EngineLoadReport,
@@ -75,3 +75,24 @@ async def test_routes_tell_the_size_of_the_kv_cache_once_the_engine_does(world: 
     host.report(EnginePhase.READY, load=EngineLoadReport(kv_tokens=4096))
     world.run()
     assert world.route().endpoints[0].kv_tokens == 4096
+
+
+async def test_gateways_are_told_of_an_engine_that_somebody_killed(world: World) -> None:
+    host = world.host("host-1")
+    await world.deploy(scaling={"min": 1})
+    world.run()
+    assert host.assigned is not None
+    engine_id = host.assigned.engine_id
+    host.start()
+    assert world.loop.hear(DemandReport(gateway_id="gw-1")).killed == ()
+    host.report(EnginePhase.FAILED, error="it was killed", killed=True)
+    for gateway in ("gw-1", "gw-2"):
+        assert world.loop.hear(DemandReport(gateway_id=gateway)).killed == (engine_id,)
+
+
+def test_gateways_are_told_of_a_killed_engine_for_a_while() -> None:
+    gateways = Gateways()
+    gateways.note_killed("eng-1", 100.0)
+    gateways.note_killed("eng-1", 100.0 + KILLED_TOLD_S)  # the host says it again
+    assert gateways.killed(100.0 + KILLED_TOLD_S) == ("eng-1",)
+    assert gateways.killed(101.0 + KILLED_TOLD_S) == ()

@@ -185,8 +185,11 @@ async def test_engine_that_exits_by_itself_fails_with_its_cause(
 ) -> None:
     async with running(around) as watched:
         await watched.until_phase(EnginePhase.READY)
-        launcher.leases[0].say(Exited(signal="SIGKILL", cause="it was killed", hint="memory?"))
+        launcher.leases[0].say(
+            Exited(signal="SIGKILL", cause="it was killed", hint="memory?", killed=True)
+        )
         report = await watched.until_phase(EnginePhase.FAILED)
+        assert report.killed
         assert (report.error, report.hint) == ("it was killed", "memory?")
         assert report.url is None and report.token is None
 

@@ -23,6 +23,7 @@ from serving.engine.launch_protocol import (
     SpawnRequest,
 )
 from serving.engine.launcher_client import Lease, SocketLauncher
+from serving.engine.standing import count_oom_kills
 from serving.protocol import StartPhase
 from tests.processes import still_alive
 
@@ -163,6 +164,7 @@ async def test_engine_deaf_to_sigterm_is_killed(launcher: Process) -> None:
         born.lease.give_up()
         exited = (await born.rest())[-1]
         assert isinstance(exited, Exited) and exited.signal == "SIGKILL"
+        assert not exited.killed  # by the launcher itself, on request
         born.assert_gone()
 
 
@@ -172,6 +174,7 @@ async def test_killed_first_process_takes_the_second_along(launcher: Process) ->
         exited = (await born.rest())[-1]
         assert isinstance(exited, Exited)
         assert (exited.signal, exited.cause) == ("SIGKILL", "the engine was killed (SIGKILL)")
+        assert exited.killed or count_oom_kills() is None
         born.assert_gone()
 
 

@@ -59,6 +59,7 @@ class FakeController:
         self.routes = RoutesDelta(version=1, full=True)
         self.identities = IdentitiesDelta(version=1, full=True, keys=KEYS)
         self.leases: dict[str, int] = {}
+        self.killed: tuple[str, ...] = ()  # engine_ids, as gateways are told
         self.shares: ShareBook | None = ShareBook(self._limit_of, time.monotonic(), grace_s=0)
         self.reports: list[DemandReport] = []
         self.usage: dict[str, UsageRow] = {}
@@ -144,7 +145,8 @@ class FakeController:
     async def _demand(self, request: web.Request) -> web.Response:
         self.reports.append(DemandReport.model_validate_json(await request.read()))
         self.reported.set()
-        return web.Response(text=DemandReply(leases=self.leases).model_dump_json())
+        reply = DemandReply(leases=self.leases, killed=self.killed)
+        return web.Response(text=reply.model_dump_json())
 
     async def _usage(self, request: web.Request) -> web.Response:
         if self.database_down:

@@ -55,6 +55,6 @@ async def test_poison_takes_two_engines_at_most_and_harms_no_other_request(
     assert set(await asyncio.gather(*requests)) == {200}
     dead = [one for one in engines if one._server is None]
     assert 1 <= len(dead) <= 2
-    seen = sum(one.connections for one in engines)
     assert await ask(POISON, stream=True) == 500  # refused: it reaches no engine any more
-    assert sum(one.connections for one in engines) == seen
+    tasted = [seen for one in engines for seen in one.seen if POISON in json.dumps(seen.body)]
+    assert len(tasted) == 2

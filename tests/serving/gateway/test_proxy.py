@@ -172,6 +172,20 @@ async def test_request_that_two_engines_died_of_is_quarantined(
     assert sorted(told.engine_ids) == [engine.engine_id, second_engine.engine_id]
 
 
+async def test_request_whose_engines_were_killed_by_somebody_is_no_poison(
+    gateway: Gateway, controller: FakeController, engine: FakeEngine, second_engine: FakeEngine
+) -> None:
+    engine.script.append(fake_engine.dies_at_once)
+    second_engine.script.append(fake_engine.dies_at_once)
+    controller.killed = (engine.engine_id, second_engine.engine_id)
+    await gateway_follows(gateway, controller, engine, second_engine)
+    async with gateway.openai() as client:
+        answer = await client.chat.completions.create(model="demo", messages=MESSAGES)
+    assert answer.choices[0].message.content
+    assert len(engine.seen) + len(second_engine.seen) == 3
+    assert not any(report.quarantined for report in controller.reports)
+
+
 async def test_sole_engine_that_died_is_waited_for(
     gateway: Gateway, controller: FakeController, engine: FakeEngine, second_engine: FakeEngine
 ) -> None:
