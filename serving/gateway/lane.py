@@ -163,10 +163,10 @@ class Lane:
             self.first_tokens.append(token)
             self.alarm()
 
-    def note_failure(self, endpoint: Endpoint) -> None:
+    def note_failure(self, revision: int) -> None:
         """An attempt failed, by no fault of its tenant's; a canary's gate wants to know."""
         if self.route.canary is not None:
-            self.trials.failed(endpoint.route.revision)
+            self.trials.failed(revision)
 
     def _note_answer(
         self, place: Place, endpoint: Endpoint, first_byte_s: float, now_s: float, output: int
@@ -326,7 +326,7 @@ class Lane:
             return place.tokens
         if visit.cut and endpoint.route.engine_id in visit.broken:
             self.eject(endpoint)
-            self.note_failure(endpoint)
+            self.note_failure(endpoint.route.revision)
         prompt, output = place.prompt_tokens, visit.delivered
         if not visit.complete or visit.cut:
             return prompt + output if place.left or visit.streaming else 0

@@ -1,13 +1,20 @@
 """Who tries a new revision, and what is told of it."""
 
+import asyncio
+import contextlib
 import random
 
+import httpx
 import pytest
 
 from serving.gateway.balancer import Balancer
 from serving.gateway.tickets import Ticket
 from serving.gateway.trials import Trials, Turns
-from serving.protocol import CanaryRoute, EndpointRoute, bucket_of
+from serving.protocol import CanaryRoute, EndpointRoute, RevisionCounts, bucket_of
+from tests.serving.gateway import fake_engine
+from tests.serving.gateway.conftest import Gateway, chat
+from tests.serving.gateway.fake_controller import FakeController, model
+from tests.serving.gateway.fake_engine import FakeEngine
 
 
 def route(engine_id: str, revision: int, slots: int = 4) -> EndpointRoute:
@@ -97,6 +104,40 @@ def test_any_engine_serves_where_one_revision_has_none() -> None:
     balancer = Balancer()
     balancer.update([route("new", 2)], 0.0, news=(2,))
     assert balancer.choose(ticket("a"), 60.0) is not None
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        fake_engine.refuses(500, "out of order"),
+        fake_engine.fails_in_stream(0),
+        fake_engine.fails_in_stream(2),
+        fake_engine.dies_mid_event,
+    ],
+)
+async def test_fault_before_or_within_a_stream_is_a_failed_attempt_of_its_revision(
+    gateway: Gateway,
+    controller: FakeController,
+    engine: FakeEngine,
+    fault: fake_engine.Behaviour,
+) -> None:
+    canary = CanaryRoute(revisions=(engine.route.revision,), share=1.0)
+    tried = model("demo", engine.route).model_copy(update={"canary": canary})
+    controller.set_routes(tried)
+    engine.default = fault
+
+    def told() -> list[RevisionCounts]:
+        reports = list(controller.reports)
+        return [c for report in reports for one in report.models for c in one.revisions]
+
+    async with asyncio.timeout(30):
+        while not told():
+            body = chat(stream=True) | {"max_tokens": 4}
+            with contextlib.suppress(httpx.ReadTimeout):
+                await gateway.http.post("/v1/chat/completions", json=body, timeout=0.5)
+    assert {counts.revision for counts in told()} == {engine.route.revision}
+    assert {counts.answered for counts in told()} == {0}
+    assert sum(counts.failed for counts in told()) > 0
 
 
 def test_counts_come_back_when_a_report_got_lost() -> None:
