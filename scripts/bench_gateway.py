@@ -6,179 +6,165 @@ and children, by the scheduler's count), a chunk's delay the time between its wr
 upstream and its reading at the client, by one clock. Ours runs with keys, limits, queue and
 metering on. With two or more cores the gateway under test has one to itself.
 
-The last line is one of JSON; progress goes to stderr.
+The last line is one of JSON, whatever went wrong: it has all its keys, null where nothing was
+measured, and says under `problems` why. Progress goes to stderr.
 """
 
 import argparse
 import asyncio
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
-from scripts.peers.gateways import Park, Peer, describe, upstream
-from scripts.peers.load import Findings, Plan
+from scripts.peers.gateways import Park, describe, upstream
+from scripts.peers.processes import Peer, PeerError
+from scripts.peers.rounds import (
+    DIRECT,
+    LITELLM_STREAMS,
+    OURS,
+    Bench,
+    Extent,
+    RoundError,
+    Series,
+    milliseconds,
+    say,
+)
 
-NAMES = ("nginx", "rust_router", "penstock", "litellm")
+NAMES = ("nginx", "rust_router", OURS, "litellm")
 FEATURES = ("penstock_off", "penstock_on")
 """Ours without limits and metering, and with all that can be on."""
 
-DIRECT = "direct"
-"""The upstream itself, without a gateway."""
+PARTS = ("chunks", "requests", "half_load", "thousand")
+INTERRUPTED = 130
 
-HALF_LOAD = 0.5
-PACE_PER_S = 50.0
-LITELLM_STREAMS = 32
-"""LiteLLM is saturated by 32 streams already; 256 only make its queue longer."""
+BARS = {
+    "over_rust_router": 1.5, "litellm_over_ours": 15, "chunk_delay_p99_ms_over_rust_router": 2,
+    "ttft_added_ms": {"p50": 1, "p99": 5}, "streams_1000": {"errors": 0, "rss_mib": 400},
+}  # fmt: skip
 
 
 @dataclass
-class Series:
-    """What was measured of one gateway at one load."""
+class Report:
+    """What is known so far, and what went wrong."""
 
-    us_per_chunk: list[float] = field(default_factory=list)
-    us_per_request: list[float] = field(default_factory=list)
-    delays_us: list[int] = field(default_factory=list)
-    ttfts_us: list[int] = field(default_factory=list)
-    errors: int = 0
+    names: tuple[str, ...]
+    streams: tuple[int, ...]
+    features: bool = False
+    bench: Bench | None = None
+    ttft_added_ms: Mapping[str, float | None] = field(
+        default_factory=lambda: {"p50": None, "p99": None}
+    )
+    streams_1000: Mapping[str, float | None] = field(
+        default_factory=lambda: {"errors": None, "rss_mib": None}
+    )
+    parts_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    left_out: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    load_before: float = field(default_factory=lambda: os.getloadavg()[0])
 
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Notes how long a part takes, and what of it cannot be measured."""
+        began_s = time.monotonic()
+        try:
+            yield
+        except (RoundError, PeerError, OSError, psutil.Error) as error:
+            self.problems.append(f"{name}: {error}")
+            say(f"error: {name}: {error}")
+        finally:
+            self.parts_s[name] += time.monotonic() - began_s
 
-def quantile(values: Iterable[float], share: float) -> float | None:
-    """The value below which `share` of all lie; None of none."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
+    def line(self) -> dict[str, object]:
+        """The JSON line."""
+        return {
+            "bench": "gateway",
+            "us_per_chunk": {name: median(self._costs(name)) for name in self.names},
+            "us_per_chunk_at": {
+                str(n): {name: median(self._at(name, n).us_per_chunk) for name in self.names}
+                for n in self.streams
+            },
+            "over_rust_router": {
+                str(n): self._over(OURS, "rust_router", n) for n in self.streams
+            },
+            "litellm_over_ours": self._over("litellm", OURS, min(self.streams)),
+            "us_per_request": {name: median(self._whole(name)) for name in self.names},
+            "chunk_delay_ms": {
+                str(n): {name: self._delays(name, n) for name in (DIRECT, *self.names)}
+                for n in self.streams
+            },
+            "errors": {
+                name: sum(self._at(name, n).errors for n in self.streams) for name in self.names
+            },
+            "ttft_added_ms": dict(self.ttft_added_ms),
+            "streams_1000": dict(self.streams_1000),
+            "features": self._of_features() if self.features else None,
+            "bars": BARS,
+            "parts_s": {name: round(taken, 1) for name, taken in self.parts_s.items()},
+            "load_average": {
+                "before": round(self.load_before, 2), "after": round(os.getloadavg()[0], 2)
+            },
+            "left_out": self.left_out,
+            "problems": self.problems,
+        }  # fmt: skip
 
+    def _at(self, name: str, streams: int) -> Series:
+        return Series() if self.bench is None else self.bench.series[name, streams]
 
-def milliseconds(values: Iterable[float], share: float) -> float | None:
-    """A quantile of microseconds in milliseconds."""
-    found = quantile(values, share)
-    return None if found is None else round(found / 1000, 3)
+    def _whole(self, name: str) -> list[float]:
+        return [] if self.bench is None else self.bench.whole[name].us_per_request
 
+    def _costs(self, name: str) -> list[float]:
+        return [cost for n in self.streams for cost in self._at(name, n).us_per_chunk]
 
-async def drive(plan: Plan, peer: Peer | None, cpus: Sequence[int]) -> tuple[Findings, float]:
-    """Runs a plan in a process of its own; the gateway's CPU seconds while it counted."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "scripts.peers.load", json.dumps(asdict(plan)),
-        stdout=asyncio.subprocess.PIPE, limit=2**28,
-    )  # fmt: skip
-    assert process.stdout is not None
-    if cpus:
-        psutil.Process(process.pid).cpu_affinity(list(cpus))
-    marks: list[float] = []
-    last = b"{}"
-    try:
-        while line := await process.stdout.readline():
-            if b'"counting"' in line:
-                marks.append(peer.cpu_s() if peer else 0.0)
-            last = line
-    except BaseException:
-        process.terminate()
-        raise
-    finally:
-        await process.wait()
-    return Findings(**json.loads(last)), marks[1] - marks[0]
-
-
-class Bench:
-    """The rounds, and what they found."""
-
-    def __init__(self, args: argparse.Namespace, peers: dict[str, Peer], port: int) -> None:
-        self._args = args
-        self._peers = peers
-        self._direct = f"http://127.0.0.1:{port}"
-        cores = sorted(os.sched_getaffinity(0))
-        self._others = cores[1:]
-        self.series: defaultdict[tuple[str, int], Series] = defaultdict(Series)
-        self.whole: defaultdict[str, Series] = defaultdict(Series)
-
-    def plan(self, name: str, streams: int, **changes: object) -> Plan:
-        """What is asked of one gateway."""
-        peer = self._peers.get(name)
-        plan = Plan(
-            url=peer.url if peer else self._direct, key=peer.key if peer else "none",
-            streams=streams, seconds=self._args.seconds, warm_s=1.5,
-            gap_us=round(1e6 / PACE_PER_S),
+    def _over(self, name: str, other: str, streams: int) -> float | None:
+        """How many times as much a chunk costs at one as at another: the median of the rounds."""
+        pairs = zip(
+            self._at(name, streams).us_per_chunk, self._at(other, streams).us_per_chunk,
+            strict=False,
         )  # fmt: skip
-        return replace(plan, **changes)  # type: ignore[arg-type]
+        ratios = [one / two for one, two in pairs if two]
+        return round(statistics.median(ratios), 3) if ratios else None
 
-    async def chunks(self, name: str, streams: int) -> None:
-        """One gateway under streams."""
-        peer = self._peers.get(name)
-        found, cpu_s = await drive(self.plan(name, streams), peer, self._others)
-        series = self.series[name, streams]
-        series.errors += found.errors
-        series.delays_us += found.delays_us
-        series.ttfts_us += found.ttfts_us
-        if found.chunks:
-            series.us_per_chunk.append(cpu_s / found.chunks * 1e6)
-        say(f"{name:12} {streams:4} streams: {found.chunks:7} chunks, "
-            f"{cpu_s / max(1, found.chunks) * 1e6:7.1f} us each, delay p50 "
-            f"{milliseconds(found.delays_us, 0.5)} p99 {milliseconds(found.delays_us, 0.99)} ms, "
-            f"errors {found.errors} {found.bad[:200]}")  # fmt: skip
+    def _delays(self, name: str, streams: int) -> dict[str, float | None]:
+        delays_us = self._at(name, streams).delays_us
+        return {"p50": milliseconds(delays_us, 0.5), "p99": milliseconds(delays_us, 0.99)}
 
-    async def requests(self, name: str) -> None:
-        """One gateway under short requests that are answered as a whole."""
-        plan = self.plan(name, 8, stream=False, chunks=1)
-        found, cpu_s = await drive(plan, self._peers.get(name), self._others)
-        if found.requests:
-            self.whole[name].us_per_request.append(cpu_s / found.requests * 1e6)
-        say(f"{name:12} {found.requests:7} whole answers, "
-            f"{cpu_s / max(1, found.requests) * 1e6:7.1f} us each {found.bad[:200]}")  # fmt: skip
+    def _of_features(self) -> dict[str, object]:
+        """What all that can be on costs, beside all off; the medians of rounds that took turns."""
+        off, on = ([self._at(name, n) for n in self.streams] for name in FEATURES)
 
-    async def half_load(self) -> dict[str, float | None]:
-        """The time to the first token that our gateway adds while half of its core is taken."""
-        costs = [c for (name, _), s in self.series.items() if name == "penstock"
-                 for c in s.us_per_chunk]  # fmt: skip
-        streams = max(8, round(HALF_LOAD * 1e6 / statistics.median(costs) / PACE_PER_S))
-        times: dict[str, list[int]] = {"penstock": [], DIRECT: []}
-        for _ in range(self._args.rounds):
-            for name, seen in times.items():
-                # Short answers that begin all the time, among the long ones that make the load.
-                load = self.plan(name, streams, seconds=self._args.seconds + 3.0, chunks=1000)
-                probe = self.plan(name, 4, chunks=3, seconds=self._args.seconds)
-                background = asyncio.create_task(drive(load, self._peers.get(name), self._others))
-                await asyncio.sleep(2.5)
-                found, _ = await drive(probe, self._peers.get(name), self._others)
-                seen += found.ttfts_us
-                await background
-        added = {
-            share: difference(quantile(times["penstock"], at), quantile(times[DIRECT], at))
-            for share, at in (("p50", 0.5), ("p99", 0.99))
-        }
-        say(f"half load: {streams} streams, TTFT added {added} ms")
-        return added
+        def delay_ms(of: Sequence[Series], name: str) -> float | None:
+            return milliseconds([v for series in of for v in getattr(series, name)], 0.5)
 
-    async def thousand(self) -> dict[str, float]:
-        """1,000 streams at once on one core."""
-        peer = self._peers["penstock"]
-        plan = self.plan("penstock", 1000, gap_us=self._args.thousand_gap_ms * 1000, ramp_s=3.0,
-                         warm_s=4.0)  # fmt: skip
-        found, cpu_s = await drive(plan, peer, self._others)
-        rss_mib = round(peer.peak_rss_mib(), 1)
-        say(f"1000 streams: {found.chunks} chunks, errors {found.errors} {found.bad[:200]}, "
-            f"{cpu_s / found.seconds:.2f} cores, delay p99 "
-            f"{milliseconds(found.delays_us, 0.99)} ms, RSS {rss_mib} MiB")  # fmt: skip
-        return {"errors": found.errors, "rss_mib": rss_mib, "chunks": found.chunks,
-                "cores": round(cpu_s / found.seconds, 2)}  # fmt: skip
-
-
-def difference(ours: float | None, theirs: float | None) -> float | None:
-    """Microseconds apart, in milliseconds."""
-    return None if ours is None or theirs is None else round((ours - theirs) / 1000, 3)
-
-
-def say(text: str) -> None:
-    """Progress, for people."""
-    sys.stderr.write(text + "\n")
+        more = [self._over(FEATURES[1], FEATURES[0], n) for n in self.streams]
+        known = [ratio for ratio in more if ratio is not None]
+        return {
+            "us_per_chunk": {
+                "off": median(self._costs(FEATURES[0])), "on": median(self._costs(FEATURES[1]))
+            },
+            "more_cpu_a_chunk": round(statistics.fmean(known) - 1, 3) if known else None,
+            "more_cpu_a_chunk_at": {
+                str(n): None if ratio is None else round(ratio - 1, 3)
+                for n, ratio in zip(self.streams, more, strict=True)
+            },
+            "chunk_delay_p50_ms": {
+                "off": delay_ms(off, "delays_us"), "on": delay_ms(on, "delays_us")
+            },
+            "ttft_p50_ms": {"off": delay_ms(off, "ttfts_us"), "on": delay_ms(on, "ttfts_us")},
+            "bars": {"more_cpu_a_chunk": 0.15, "more_p50_ms": 0.3},
+        }  # fmt: skip
 
 
 def median(values: Sequence[float]) -> float | None:
@@ -186,120 +172,128 @@ def median(values: Sequence[float]) -> float | None:
     return round(statistics.median(values), 1) if values else None
 
 
-async def measure(args: argparse.Namespace) -> dict[str, object]:
-    """All rounds, and their summary."""
+async def measure(args: argparse.Namespace, report: Report) -> None:
+    """All rounds; what they find goes into the report as they find it."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-gateway-")))
-        port, process = await stack.enter_async_context(upstream(folder))
-        park = Park(folder, args.peers, port, stack)
-        peers: dict[str, Peer] = {}
-        for name in FEATURES if args.features else args.only or NAMES:
-            try:
-                peer = await park.start(name)
-            except TimeoutError:
-                say(f"{name} does not start: {describe(folder, name)}")
-                continue
-            if peer is None:
-                say(f"{name} is not installed: left out")
-                continue
-            peers[name] = peer
-            say(f"{name} serves at {peer.url}")
-        bench = Bench(args, peers, port)
-        cores = sorted(os.sched_getaffinity(0))
-        if len(cores) > 1:
-            process.cpu_affinity(cores[1:])
-            for peer in peers.values():
-                peer.pin(cores[0])
-        for _ in range(args.rounds):
-            for streams in args.streams:
-                for name in (DIRECT, *peers):
-                    if name != "litellm" or streams <= LITELLM_STREAMS:
-                        await bench.chunks(name, streams)
-            for name in peers:
-                await bench.requests(name)
-        result = summary(bench, peers, args.streams)
-        if args.features:
-            result["features"] = features(bench, args.streams)
-        if "penstock" in peers:
-            result["ttft_added_ms"] = await bench.half_load()
-            result["streams_1000"] = await bench.thousand()
-        return result
+        with report.part("start"):
+            port, process = await stack.enter_async_context(upstream(folder))
+            url = f"http://127.0.0.1:{port}"
+            peers = await _start(report, Park(folder, args.peers, url, stack), folder)
+            cores = sorted(os.sched_getaffinity(0))
+            if len(cores) > 1:
+                process.cpu_affinity(cores[1:])
+                for peer in peers.values():
+                    peer.pin(cores[0])
+            extent = Extent(args.seconds, args.thousand_gap_ms, args.rounds, report.streams)
+            report.bench = Bench(extent, peers, url, cores[1:])
+        if report.bench is not None:
+            await _rounds(args, report, report.bench, peers)
 
 
-def summary(bench: Bench, peers: dict[str, Peer], loads: Sequence[int]) -> dict[str, object]:
-    """The JSON line, as far as the rounds tell."""
-
-    def costs(name: str) -> list[float]:
-        return [c for n in loads for c in bench.series[name, n].us_per_chunk]
-
-    return {
-        "bench": "gateway",
-        "us_per_chunk": {name: median(costs(name)) for name in peers},
-        "us_per_chunk_at": {
-            str(n): {name: median(bench.series[name, n].us_per_chunk) for name in peers}
-            for n in loads
-        },
-        "us_per_request": {name: median(bench.whole[name].us_per_request) for name in peers},
-        "chunk_delay_ms": {
-            str(n): {
-                name: {
-                    "p50": milliseconds(bench.series[name, n].delays_us, 0.5),
-                    "p99": milliseconds(bench.series[name, n].delays_us, 0.99),
-                }
-                for name in (DIRECT, *peers)
-            }
-            for n in loads
-        },
-        "errors": {name: sum(bench.series[name, n].errors for n in loads) for name in peers},
-    }
+async def _start(report: Report, park: Park, folder: Path) -> dict[str, Peer]:
+    peers: dict[str, Peer] = {}
+    for name in report.names:
+        try:
+            peer = await park.start(name)
+        except PeerError as error:
+            report.problems.append(f"{name} does not start: {error} {describe(folder, name)}")
+            say(report.problems[-1])
+            continue
+        if peer is None:
+            report.left_out.append(name)
+            say(f"{name} is not installed: left out")
+            continue
+        peers[name] = peer
+        say(f"{name} serves at {peer.url}")
+    return peers
 
 
-def features(bench: Bench, loads: Sequence[int]) -> dict[str, object]:
-    """What all that can be on costs, beside all off; the medians of rounds that took turns."""
-    off, on = ([bench.series[name, n] for n in loads] for name in FEATURES)
+async def _rounds(
+    args: argparse.Namespace, report: Report, bench: Bench, peers: Mapping[str, Peer]
+) -> None:
+    async def one(part: str, of: Callable[[], Awaitable[None]]) -> None:
+        if part in args.parts:
+            with report.part(part):
+                await of()
 
-    def middle(of: Sequence[Series], field_name: str) -> float | None:
-        return median([value for series in of for value in getattr(series, field_name)])
+    for _ in range(args.rounds):
+        for streams in report.streams:
+            for name in (DIRECT, *peers):
+                if name != "litellm" or streams <= LITELLM_STREAMS:
+                    await one("chunks", lambda n=name, s=streams: bench.chunks(n, s))  # type: ignore[misc]
+        for name in peers:
+            await one("requests", lambda n=name: bench.requests(n))  # type: ignore[misc]
 
-    def delay_ms(of: Sequence[Series], field_name: str) -> float | None:
-        return milliseconds([v for series in of for v in getattr(series, field_name)], 0.5)
+    async def half_load() -> None:
+        report.ttft_added_ms = await bench.half_load()
 
-    without, with_all = middle(off, "us_per_chunk"), middle(on, "us_per_chunk")
-    return {
-        "us_per_chunk": {"off": without, "on": with_all},
-        "more_cpu_a_chunk": round(with_all / without - 1, 3) if without and with_all else None,
-        "chunk_delay_p50_ms": {"off": delay_ms(off, "delays_us"), "on": delay_ms(on, "delays_us")},
-        "ttft_p50_ms": {"off": delay_ms(off, "ttfts_us"), "on": delay_ms(on, "ttfts_us")},
-        "bars": {"more_cpu_a_chunk": 0.15, "more_p50_ms": 0.3},
-    }
+    async def thousand() -> None:
+        report.streams_1000 = await bench.thousand()
+
+    if OURS in peers:
+        await one("half_load", half_load)
+        await one("thousand", thousand)
 
 
-def main() -> int:
-    """Installs what is missing, measures, prints."""
+async def _run(args: argparse.Namespace, report: Report) -> None:
+    """Measures until it is done or told to end; what was started is stopped then too."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    if task is not None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, task.cancel)
+    await measure(args, report)
+
+
+def install(folder: Path | None, report: Report) -> Path:
+    """The folder of the peers' environments; made where it is missing and can be."""
+    command = [Path(__file__).parent / "peers/setup.sh", *([folder] if folder else [])]
+    with report.part("install"):
+        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+        if done.returncode == 0:
+            return Path(done.stdout.splitlines()[-1])
+        report.problems.append(f"install: ended with {done.returncode}")
+    default = os.environ.get("PENSTOCK_PEERS_DIR") or Path.home() / ".cache/penstock/peers"
+    return folder or Path(default)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--rounds", type=int, default=5)
     add("--seconds", type=float, default=6.0, help="of each measurement")
     add("--streams", type=int, nargs="+", default=[32, 256])
     add("--only", nargs="+", choices=NAMES, help="leave the others out")
+    add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="leave the others out")
     add("--features", action="store_true",
         help="ours alone: limits, metering, prices and budgets on against off")  # fmt: skip
     add("--quick", action="store_true", help="one short round: whether it runs, not what it says")
     add("--peers", type=Path, help="folder of the peers' environments; installed there if missing")
     add("--thousand-gap-ms", type=int, default=200, help="between chunks of the 1,000 streams")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.quick:
         args.rounds, args.seconds = 1, 2.0
-    if args.features:  # no peers needed
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Installs what is missing, measures, prints; 1 where something could not be measured."""
+    args = parse(argv)
+    names = FEATURES if args.features else tuple(args.only or NAMES)
+    report = Report(names, tuple(args.streams), features=args.features)
+    code = 0
+    try:
+        if {"rust_router", "litellm"} & set(names):
+            args.peers = install(args.peers, report)
         args.peers = args.peers or Path()
-        sys.stdout.write(json.dumps(asyncio.run(measure(args))) + "\n")
-        return 0
-    install = [Path(__file__).parent / "peers/setup.sh", *([args.peers] if args.peers else [])]
-    args.peers = Path(
-        subprocess.run(install, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
-    )
-    sys.stdout.write(json.dumps(asyncio.run(measure(args))) + "\n")
-    return 0
+        asyncio.run(_run(args, report))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        report.problems.append("interrupted")
+        code = INTERRUPTED
+    finally:
+        sys.stdout.write(json.dumps(report.line()) + "\n")
+    return code or (1 if report.problems else 0)
 
 
 if __name__ == "__main__":

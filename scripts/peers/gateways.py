@@ -1,19 +1,17 @@
 """The gateways that are measured, each as a process of its own before one upstream."""
 
-import asyncio
 import json
 import os
 import shutil
-import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
-import httpx
 import psutil
 
+from scripts.peers.processes import Peer, answers, free_port, is_alive, spawned
 from serving.identities import LimitRecord, TokenPrice
 from serving.protocol import EndpointRoute, IdentitiesDelta
 from tests.serving.gateway.fake_controller import (
@@ -24,14 +22,13 @@ from tests.serving.gateway.fake_controller import (
     model,
 )
 
-START_TIMEOUT_S = 120.0
 NGINX = """
 daemon off; master_process on; worker_processes 1; pid {folder}/nginx.pid; error_log stderr error;
 events {{ worker_connections 8192; }}
 http {{
   access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
   fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-  upstream engine {{ server 127.0.0.1:{upstream}; keepalive 1024; }}
+  upstream engine {{ server {upstream}; keepalive 1024; }}
   server {{
     listen 127.0.0.1:{port} backlog=4096;
     location / {{ proxy_pass http://engine; proxy_http_version 1.1;
@@ -43,7 +40,7 @@ LITELLM = """
 model_list:
   - model_name: demo
     litellm_params:
-      {{model: openai/demo, api_base: "http://127.0.0.1:{upstream}/v1", api_key: none}}
+      {{model: openai/demo, api_base: "{upstream}/v1", api_key: {token}}}
 litellm_settings: {{telemetry: false, drop_params: false}}
 general_settings: {{master_key: sk-bench}}
 """
@@ -63,101 +60,32 @@ LIMITS = tuple(
 PRICES = (TokenPrice(price_id="price-1", input=1_000_000, cached=100_000, output=4_000_000),)
 
 
-@dataclass(frozen=True)
-class Peer:
-    """A gateway that serves."""
-
-    name: str
-    url: str
-    key: str
-    process: psutil.Process
-
-    def cpu_s(self) -> float:
-        """CPU time of the process and all its children so far, in seconds."""
-        total = 0.0
-        for process in self._all():
-            with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
-                # The scheduler's own count: nanoseconds, where cpu_times has ticks of 10 ms.
-                for task in Path(f"/proc/{process.pid}/task").iterdir():
-                    total += int((task / "schedstat").read_text().split()[0]) / 1e9
-        return total
-
-    def peak_rss_mib(self) -> float:
-        """The most memory that it ever held, in MiB."""
-        total = 0.0
-        for process in self._all():
-            with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
-                status = Path(f"/proc/{process.pid}/status").read_text()
-                peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-                total += int(peak.split()[1]) / 1024
-        return total
-
-    def pin(self, cpu: int) -> None:
-        """Keeps it on one core."""
-        for process in self._all():
-            with suppress(psutil.NoSuchProcess):
-                process.cpu_affinity([cpu])
-
-    def _all(self) -> list[psutil.Process]:
-        with suppress(psutil.NoSuchProcess):
-            return [self.process, *self.process.children(recursive=True)]
-        return []
-
-
-def free_port() -> int:
-    """A port that nobody listens at."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@asynccontextmanager
-async def spawned(
-    name: str, command: Sequence[str], folder: Path, env: dict[str, str] | None = None
-) -> AsyncIterator[psutil.Process]:
-    """A process that is gone with the block; what it says is in `folder/name.log`."""
-    with (folder / f"{name}.log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            *command, stdout=log, stderr=log, env=env or dict(os.environ), start_new_session=True
-        )
-    try:
-        yield psutil.Process(process.pid)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, 15)
-        try:
-            async with asyncio.timeout(5):
-                await process.wait()
-        except TimeoutError:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, 9)
-            await process.wait()
-
-
-async def answers(url: str, key: str) -> None:
-    """Waits until a small completion comes back."""
-    body = {"model": "demo", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
-    async with httpx.AsyncClient(timeout=5, headers={"Authorization": f"Bearer {key}"}) as client:
-        async with asyncio.timeout(START_TIMEOUT_S):
-            while True:
-                with suppress(httpx.HTTPError):
-                    answer = await client.post(f"{url}/v1/chat/completions", json=body)
-                    if answer.status_code == 200:
-                        return
-                await asyncio.sleep(0.1)
-
-
 class Park:
-    """Starts gateways; all are stopped when it closes."""
+    """Starts gateways; all are stopped when the stack closes.
 
-    def __init__(self, folder: Path, venvs: Path, upstream: int, stack: AsyncExitStack) -> None:
+    Args:
+        folder: Of their files and logs.
+        venvs: Where setup.sh has installed them.
+        upstream: URL of the server of model `demo` that they stand before.
+        stack: Closes what is started.
+        token: What that server wants to see; empty: nothing.
+    """
+
+    def __init__(
+        self, folder: Path, venvs: Path, upstream: str, stack: AsyncExitStack, token: str = ""
+    ) -> None:
         self._folder = folder
         self._venvs = venvs
         self._upstream = upstream
         self._stack = stack
+        self._token = token
 
     async def start(self, name: str) -> Peer | None:
-        """One gateway by its name; None where it is not installed."""
+        """One gateway by its name; None where it is not installed.
+
+        Raises:
+            PeerError: If it does not serve.
+        """
         starter = {
             "penstock": self._penstock, "nginx": self._nginx, "rust_router": self._rust_router,
             "litellm": self._litellm, "penstock_on": self._penstock_on,
@@ -165,7 +93,7 @@ class Park:
         }[name]  # fmt: skip
         peer = await starter()
         if peer is not None:
-            await answers(peer.url, peer.key)
+            await answers(peer.url, peer.key, lambda: peer.serves)
         return peer
 
     async def _spawn(
@@ -200,8 +128,7 @@ class Park:
         await controller.start()
         self._stack.push_async_callback(controller.stop)
         route = EndpointRoute(
-            engine_id="up", url=f"http://127.0.0.1:{self._upstream}", token="t", revision=1,  # noqa: S106
-            slots=4096,
+            engine_id="up", url=self._upstream, token=self._token or "t", revision=1, slots=4096,
         )  # fmt: skip
         controller.leases = {"up": 4096}
         controller.set_routes(model("demo", route))
@@ -220,7 +147,8 @@ class Park:
             return None
         port = free_port()
         config = self._folder / "nginx.conf"
-        config.write_text(NGINX.format(folder=self._folder, port=port, upstream=self._upstream))
+        address = urlsplit(self._upstream).netloc
+        config.write_text(NGINX.format(folder=self._folder, port=port, upstream=address))
         command = [binary, "-c", str(config), "-p", str(self._folder)]
         return await self._spawn("nginx", port, "none", command, {})
 
@@ -231,11 +159,12 @@ class Park:
         port = free_port()
         command = [
             str(python), "-m", "sglang_router.launch_router", "--host", "127.0.0.1",
-            "--port", str(port), "--worker-urls", f"http://127.0.0.1:{self._upstream}",
+            "--port", str(port), "--worker-urls", self._upstream,
             "--policy", "round_robin", "--prometheus-port", str(free_port()),
             "--max-concurrent-requests", "4096",
+            *(["--api-key", self._token] if self._token else []),
         ]  # fmt: skip
-        return await self._spawn("rust_router", port, "none", command, {})
+        return await self._spawn("rust_router", port, self._token or "none", command, {})
 
     async def _litellm(self) -> Peer | None:
         binary = self._venvs / "litellm/bin/litellm"
@@ -243,7 +172,7 @@ class Park:
             return None
         port = free_port()
         config = self._folder / "litellm.yaml"
-        config.write_text(LITELLM.format(upstream=self._upstream))
+        config.write_text(LITELLM.format(upstream=self._upstream, token=self._token or "none"))
         env = {
             "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False",
             "DISABLE_ADMIN_UI": "True", "LITELLM_LOG": "ERROR", "NO_PROXY": "*",
@@ -262,11 +191,11 @@ async def upstream(folder: Path) -> AsyncIterator[tuple[int, psutil.Process]]:
     port = free_port()
     command = [sys.executable, "-m", "scripts.peers.upstream", str(port)]
     async with spawned("upstream", command, folder) as process:
-        await answers(f"http://127.0.0.1:{port}", "none")
+        await answers(f"http://127.0.0.1:{port}", "none", lambda: is_alive(process))
         yield port, process
 
 
 def describe(folder: Path, name: str) -> str:
     """The end of what a gateway said, for a failure."""
-    text = (folder / f"{name}.log").read_text(errors="replace")
-    return json.dumps(text[-1500:])
+    log = folder / f"{name}.log"
+    return json.dumps(log.read_text(errors="replace")[-1500:] if log.exists() else "")
