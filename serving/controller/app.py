@@ -242,16 +242,8 @@ def _usage_keeper(controller: Controller) -> UsageKeeper:
 
 
 def _uses(controller: Controller) -> list[Use]:
-    """What hosts are used for now; an engine that drains is still its model's."""
     in_flight = controller.loop.gateways.in_flight()
-    hosts = []
-    for host in controller.loop.fleet:
-        engine = host.engine or host.leaving
-        serves = "" if engine is None else engine.served_by
-        running = in_flight.get(serves, 0)
-        model = None if engine is None else engine.model
-        hosts.append((host.host_id, host.pool, model, running))
-    return uses_of(hosts, controller.settings.capacity)
+    return uses_of(controller.loop.fleet, in_flight, controller.settings.capacity)
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ from serving.controller.changes import stopped_within
 from serving.controller.database import DatabaseError
 from serving.controller.fleet_tables import FLEET_HOURS
 from serving.controller.moment import Moment, now
+from serving.controller.observed import Host
 from serving.controller.store import Store
 from serving.logs import get_logger
 from serving.prices import Capacity
@@ -188,17 +189,21 @@ def shape_of(pool: str) -> tuple[str, int]:
 
 
 def uses_of(
-    hosts: Iterable[tuple[str, str, str | None, int]], capacities: Mapping[str, Capacity]
+    hosts: Iterable[Host], in_flight: Mapping[str, int], capacities: Mapping[str, Capacity]
 ) -> list[Use]:
-    """What hosts are used for.
+    """What hosts are used for; an engine that drains or sleeps is still its model's.
 
     Args:
-        hosts: Of each its id, its pool, its model if it has an engine, and the requests in it.
+        hosts: All that live.
+        in_flight: Requests that run, by the engine that they run under.
         capacities: How the machines of a pool are rented; on demand where it is not said.
     """
     uses = []
-    for host_id, pool, model, in_flight in hosts:
-        accelerator, number = shape_of(pool)
-        capacity = capacities.get(pool, Capacity.ON_DEMAND)
-        uses.append(Use(host_id, accelerator, number, capacity, model or "", in_flight > 0))
+    for host in hosts:
+        accelerator, number = shape_of(host.pool)
+        capacity = capacities.get(host.pool, Capacity.ON_DEMAND)
+        engine = host.holder
+        model = "" if engine is None else engine.model
+        busy = engine is not None and in_flight.get(engine.served_by, 0) > 0
+        uses.append(Use(host.host_id, accelerator, number, capacity, model, busy))
     return uses

@@ -245,6 +245,11 @@ class Host:
             ),
         )
 
+    @property
+    def holder(self) -> Engine | None:
+        """The engine that has its accelerators: what it shall run, else what drains or sleeps."""
+        return self.engine or self.leaving or self.dozing
+
     def is_silent(self, now_s: float, host_timeout_s: float) -> bool:
         """Whether it was silent for so long that it counts as lost."""
         silent_s = now_s - self.seen_s

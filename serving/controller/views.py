@@ -65,7 +65,7 @@ def model_view(here: Controller, model: DeployedModel) -> ModelView:
         in_flight=demand.in_flight,
         created_at=_time(model.stored.created_at),
         manifest=model.manifest,
-        fetches=fetch_views(here, model.name),
+        fetches=fetch_views(here, model),
     )
 
 
@@ -175,7 +175,7 @@ def _engine_view(engine: Engine, in_flight: int) -> EngineView:
 
 
 def _host_view(host: Host, now_s: float) -> HostView:
-    engine = host.engine or host.leaving or host.dozing
+    engine = host.holder
     return HostView(
         host_id=host.host_id,
         pool=host.pool,

@@ -3,7 +3,7 @@
 from decimal import Decimal
 
 from serving.controller.cost_report import Sold, report
-from serving.controller.fleet_hours import FleetMeter, Row, Use, shape_of, uses_of
+from serving.controller.fleet_hours import FleetMeter, Row, Use, shape_of
 from serving.controller.moment import Moment
 from serving.identities import TokenPrice
 from serving.prices import Capacity, PriceBook
@@ -74,8 +74,8 @@ def test_cheap_or_deleted_models_get_no_advice() -> None:
 
 def test_meter_counts_what_hosts_are_used_for() -> None:
     meter = FleetMeter()
-    hosts = [("h1", "h100x8", "guide", 2), ("h2", "cpu", None, 0)]
-    uses = uses_of(hosts, {"h100x8": Capacity.SPOT})
+    uses = [Use("h1", "h100", 8, Capacity.SPOT, "guide", True),
+            Use("h2", "cpu", 1, Capacity.ON_DEMAND, "", False)]  # fmt: skip
     for s in range(4):
         meter.observe(uses, Moment(s=float(s), at=3598.0 + s))
     asleep = [Use("h1", "h100", 8, Capacity.SPOT, "", False)]

@@ -3,9 +3,13 @@
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from models.errors import ManifestError
 from serving.controller.dormitory import level_of, may_stay
+from serving.controller.fleet_hours import uses_of
+from serving.controller.state_metrics import StateMetrics
+from serving.prices import Capacity
 from serving.protocol import EnginePhase, ModelState
 from tests.serving.controller.world import FakeHost, World, engine_report, manifest, registration
 
@@ -44,6 +48,33 @@ async def test_engine_that_is_not_needed_sleeps_on_its_host(
     assert world.loop.standing("guide").reason == "its engine sleeps on g1"
     assert [engine.phase for engine in world.loop.fleet.engines()] == [SLEEPING]
     assert world.loop.fleet.bound() == []
+
+
+async def test_sleeper_is_paid_for_and_counted_as_what_holds_its_accelerators(world: World) -> None:
+    host = await asleep(world)
+    host.report(SLEEPING)
+    world.host("g2", pool="h200x1")
+    world.run()
+    fleet = world.loop.fleet
+    uses = uses_of(fleet, {}, {"h200x1": Capacity.RESERVED})
+    told = [(use.host_id, use.accelerator, use.model, use.busy) for use in uses]
+    assert told == [("g1", "h200", "guide", False), ("g2", "h200", "", False)]
+    registry = CollectorRegistry()
+    StateMetrics(registry).read_hosts(fleet, ["h200x1"])
+    held = {state: registry.get_sample_value(
+        "penstock_accelerators", {"pool": "h200x1", "state": state}) for state in ("bound", "free")
+    }  # fmt: skip
+    assert held == {"bound": 1, "free": 1}
+
+
+async def test_running_engine_is_busy_while_requests_run_under_it(world: World) -> None:
+    host = await asleep(world)
+    host.report(SLEEPING)
+    world.ask(queued=1)
+    world.run()
+    assert host.assigned is not None
+    (use,) = uses_of(world.loop.fleet, {host.assigned.engine_id: 2}, {})
+    assert (use.model, use.busy, use.capacity) == ("guide", True, Capacity.ON_DEMAND)
 
 
 async def test_sleeper_wakes_for_its_model_as_the_same_engine(world: World) -> None:
