@@ -49,14 +49,21 @@ def planned(here: Controller, admitted: Admitted) -> Applied:
     )
 
 
-def fetch_views(here: Controller, model: str) -> list[FetchView]:
-    """How far each node is with a model's weights; of a node's hosts, the one that is furthest."""
+def fetch_views(here: Controller, model: DeployedModel) -> list[FetchView]:
+    """How far each node is with a model's weights; of a node's hosts, the one that is furthest.
+
+    A node that was told to fetch them and has not answered yet is among them, and what it has of
+    an earlier revision's source is not: whoever waits must not take that for the end.
+    """
     best: dict[str, FetchView] = {}
+    told: set[str] = set()
     for host in here.loop.fleet:
+        node = host.registration.node
+        if any(wanted.name == model.name for wanted in host.prefetch):
+            told.add(node)
         for fetch in host.fetches:
-            if fetch.model != model:
+            if (fetch.model, fetch.source) != (model.name, model.manifest.source):
                 continue
-            node = host.registration.node
             view = FetchView(
                 node=node,
                 done_bytes=fetch.done_bytes,
@@ -66,6 +73,8 @@ def fetch_views(here: Controller, model: str) -> list[FetchView]:
             )
             if node not in best or _further(view, best[node]):
                 best[node] = view
+    for node in told - best.keys():
+        best[node] = FetchView(node=node, done_bytes=0, total_bytes=0, done=False, error=None)
     return [best[node] for node in sorted(best)]
 
 

@@ -180,16 +180,12 @@ async def test_weights_are_fetched_beforehand_on_every_host_of_the_pool(
     assert known.json()["prefetch"] is None, "what a host knows is not on a cold start's way"
     late = await served.host("h2")
     assert [m.name for m in (await late.poll()).prefetch or ()] == ["mine"]
-    await served.internal.post(
-        "/internal/v1/hosts/h1/report",
-        json={
-            "fetches": [
-                {"model": "mine", "source": "x", "done_bytes": 5, "total_bytes": 10, "error": None}
-            ]
-        },
-    )
-    (fetch,) = (await served.admin.get("/admin/v1/models/mine")).json()["fetches"]
-    assert (fetch["done_bytes"], fetch["total_bytes"], fetch["done"]) == (5, 10, False)
+    earlier = {"model": "mine", "source": "hf://acme/tiny@0", "done": True}
+    now = {"model": "mine", "source": f"hf://acme/tiny@{COMMIT}", "done_bytes": 5}
+    for reported, shown in (([], (0, False)), ([earlier], (0, False)), ([now], (5, False))):
+        await served.internal.post("/internal/v1/hosts/h1/report", json={"fetches": reported})
+        (fetch,) = (await served.admin.get("/admin/v1/models/mine")).json()["fetches"]
+        assert (fetch["done_bytes"], fetch["done"]) == shown
     await served.admin.delete("/admin/v1/models/mine")
     assert (await host.poll()).prefetch == ()
 
