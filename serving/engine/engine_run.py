@@ -1,4 +1,7 @@
-"""One engine's life as its host leads it: from the assignment to the end of its last process."""
+"""One engine's life as its host leads it: from the assignment to the end of its last process.
+
+Past 300 lines, because each step of that life works on the same report, lease and client.
+"""
 
 import asyncio
 import contextlib
