@@ -17,6 +17,7 @@ from uvicorn.server import ServerState
 
 from models.errors import BadRequestError, PenstockError
 from serving.gateway.bodies import TenantLeftError
+from serving.gateway.http10 import Unchunked, check_head
 
 HEAD_TIMEOUT_S = 10.0
 BODY_PAUSE_S = 10.0
@@ -191,8 +192,12 @@ class TenantConnection(HttpToolsProtocol):
         self._in_head = False
         if self._head_is_too_large:
             raise TOO_LARGE
+        is_old = self.parser.get_http_version() == "1.0"
+        check_head([name for name, _ in self.headers], is_old=is_old)
         self._in_body = True
         super().on_headers_complete()
+        if is_old:
+            self.cycle.send = Unchunked(self.cycle)  # type: ignore[assignment]
         if self._is_last:
             self.cycle.keep_alive = False
         tenant = Tenant(self, self.cycle)

@@ -114,6 +114,10 @@ async def test_flood_of_headers_is_a_431(gateway: Gateway, request_bytes: bytes)
         b"GARBAGE\r\n\r\n",
         b"GET /health HTTP/9.9\r\nHost: x\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /health HTTP/1.1\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET /health HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET /health HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ],
 )
 async def test_request_that_two_servers_could_read_differently_is_refused(
@@ -161,6 +165,40 @@ async def test_odd_model_name_is_an_unknown_model(
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] == "model_not_found"
     assert not engine.seen
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/v1%2fmodels", 200),  # decoded once, as nginx does before it looks for the location
+        ("/v1/models%2Fdemo", 200),
+        ("/%76%31/models", 200),
+        ("/v1%252fmodels", 404),
+        ("/v1/models/%2564emo", 404),
+        ("/v1%5cmodels", 404),
+        ("/v1/models/demo%2f", 404),
+        ("//v1/models", 404),
+        ("/v1/models/", 404),
+        ("/v1/./models", 404),
+    ],
+)
+async def test_encoded_path_is_decoded_once(gateway: Gateway, path: str, status: int) -> None:
+    request = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TENANT_KEY}\r\n"
+    answer = await gateway.raw(request.encode() + b"Connection: close\r\n\r\n")
+    assert status_of(answer) == status
+    assert b"x-request-id" in answer
+
+
+async def test_encoded_slash_opens_nothing_that_is_closed(
+    gateway: Gateway, controller: FakeController
+) -> None:
+    for path in ("/internal%2fv1%2froutes", "/admin%2fv1/..%2f..%2finternal/v1/routes",
+                 "/admin/v1/%2e%2e/%2e%2e/internal/v1/routes"):  # fmt: skip
+        answer = await gateway.raw(
+            f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+        )
+        assert status_of(answer) == 404
+    assert not controller.admin_requests
 
 
 @pytest.mark.parametrize(
@@ -271,3 +309,44 @@ async def test_tenant_who_leaves_after_a_large_body_is_noticed(
     await reader.readuntil(b"penstock")
     writer.close()
     await until(lambda: engine.aborted == 1)
+
+
+def old(body: bytes, *lines: str) -> bytes:
+    """A request of HTTP/1.0."""
+    asked = head(f"Content-Length: {len(body)}", *lines).replace(b"HTTP/1.1", b"HTTP/1.0")
+    return asked + body
+
+
+async def test_client_of_http_1_0_gets_a_stream_without_chunks(gateway: Gateway) -> None:
+    body = json.dumps(chat(stream=True)).encode()
+    new = await gateway.http.post("/v1/chat/completions", content=body)
+    answer = await gateway.raw(old(body))
+    given, text = answer.split(b"\r\n\r\n", 1)
+    assert status_of(answer) == 200
+    assert b"transfer-encoding" not in given.lower()
+    assert b"connection: close" in given.lower()
+    assert text == new.content
+
+
+@pytest.mark.parametrize("lines", [(), ("Connection: keep-alive",), ("Expect: 100-continue",)])
+async def test_client_of_http_1_0_gets_a_whole_answer_and_its_end(
+    gateway: Gateway, lines: tuple[str, ...]
+) -> None:
+    answer = await gateway.raw(old(BODY, *lines))
+    given, text = answer.split(b"\r\n\r\n", 1)
+    assert status_of(answer) == 200
+    assert b"transfer-encoding" not in given.lower()
+    assert json.loads(text)["choices"]
+
+
+async def test_client_of_http_1_0_needs_no_host(gateway: Gateway) -> None:
+    assert status_of(await gateway.raw(b"GET /health HTTP/1.0\r\n\r\n")) == 200
+
+
+async def test_stream_that_breaks_tells_a_client_of_http_1_0(
+    gateway: Gateway, engine: FakeEngine
+) -> None:
+    engine.default = fake_engine.dies_mid_event
+    answer = await gateway.raw(old(json.dumps(chat(stream=True)).encode()))
+    assert b'data: {"error":' in answer
+    assert answer.endswith(b"\n\n")
