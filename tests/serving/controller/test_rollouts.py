@@ -1,12 +1,19 @@
 """Canaries in the control loop, with a clock turned by hand."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from models.errors import ModelFailedError
+from serving.cli import output
+from serving.cli.client import AdminClient
+from serving.cli.follow import Follower
 from serving.controller.canary import Canary
 from serving.controller.rollout_keeper import read_canaries, write_canaries
+from serving.controller.starts import FAILED_AFTER
 from serving.controller.store import Store
 from serving.protocol import (
     DemandReport,
@@ -16,15 +23,17 @@ from serving.protocol import (
     RevisionCounts,
     bucket_of,
 )
-from tests.serving.controller.served import Served, serve
+from serving.views import Applied, ModelView
+from tests.serving.controller.served import ADMIN_KEY, Served, ServedHost, serve
 from tests.serving.controller.world import FakeHost, World, settings
 
+ALWAYS = {"min": 1, "max": 1, "idle_timeout_s": 600}
 CANARY = {"steps": [10, 50, 100], "step_s": 60, "min_requests": 20}
 
 
 @pytest.fixture
 async def served(database_url: str) -> AsyncIterator[Served]:
-    async with serve(settings(database_url=database_url)) as served:
+    async with serve(settings(database_url=database_url, host_timeout_s=600)) as served:
         yield served
 
 
@@ -290,6 +299,63 @@ async def test_undo_goes_back_and_says_who(served: Served) -> None:
     assert missing.status_code == 404
     view = (await served.admin.get("/admin/v1/models/guide/rollout")).json()
     assert (view["revision"], view["canary"]) == (3, None)
+
+
+async def serving(served: Served) -> list[ServedHost]:
+    """Two hosts, of which one has an engine of the first revision."""
+    hosts = [await served.host("h1"), await served.host("h2")]
+    await served.deploy(scaling=ALWAYS)
+    done, waiting = await asyncio.wait(
+        [asyncio.create_task(host.told_to_run()) for host in hosts],
+        return_when=asyncio.FIRST_COMPLETED,
+    )
+    for task in waiting:
+        task.cancel()
+    (first,) = (task.result() for task in done)
+    await first.report(EnginePhase.READY)
+    await served.route_that(lambda route: bool(route.endpoints))
+    return sorted(hosts, key=lambda host: host is not first)
+
+
+def follow(served: Served, revision: int) -> ModelView:
+    """As `penstock deploy` does once the manifest is sent."""
+    applied = Applied(model="guide", revision=revision, changed=True)
+    with AdminClient(str(served.admin.base_url), ADMIN_KEY) as admin:
+        (model,) = Follower(admin, output.stderr(), 60.0, lambda _: time.sleep(0.02)).wait(
+            [applied]
+        )
+    return model
+
+
+async def test_deploy_waits_for_the_new_revision_and_not_for_the_old_one(served: Served) -> None:
+    _, second = await serving(served)
+    await served.deploy(engine={"max_num_seqs": 9}, scaling=ALWAYS)
+    waiting = asyncio.create_task(asyncio.to_thread(follow, served, 2))
+    await second.told_to_run()
+    assert not waiting.done()
+    await second.report(EnginePhase.READY)
+    model = await waiting
+    assert (model.state, model.revision) == (ModelState.READY, 2)
+
+
+@pytest.mark.parametrize("canary", [None, CANARY])
+async def test_deploy_ends_with_why_the_new_revision_does_not_start(
+    served: Served, canary: dict[str, Any] | None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    _, second = await serving(served)
+    rollout = {"canary": canary}
+    await served.deploy(engine={"max_num_seqs": 9}, scaling=ALWAYS, rollout=rollout)
+    waiting = asyncio.create_task(asyncio.to_thread(follow, served, 2))
+    for _ in range(FAILED_AFTER):
+        await second.told_to_run()
+        await second.report(EnginePhase.FAILED, error="out of memory")
+        await second.told_to_stop()
+        await second.report(None)
+    with pytest.raises(ModelFailedError, match="out of memory"):
+        await waiting
+    assert "the last start failed: out of memory" in capfd.readouterr().err
+    (endpoint,) = (await served.routes()).models[0].endpoints
+    assert endpoint.revision == 1
 
 
 async def test_pause_without_a_canary_is_told(served: Served) -> None:
