@@ -60,6 +60,10 @@ test-metering: setup ## kill -9 of everything, thrice on each database; then all
 test-outage: setup ## PostgreSQL away for ten minutes under load (METERING_FLAGS="--away-s 30")
 	$(BIN)/python -m tests.metering.outage $(METERING_FLAGS)
 
+.PHONY: test-limits
+test-limits: setup ## 50 keys at twice their limit, two gateways (LIMITS_FLAGS="--store redis")
+	$(BIN)/python -m tests.metering.limits $(LIMITS_FLAGS)
+
 .PHONY: fuzz
 fuzz: setup ## 50,000 odd requests against a gateway (FUZZ_REQUESTS=n FUZZ_SEED=n)
 	FUZZ_REQUESTS=$${FUZZ_REQUESTS:-50000} FUZZ_SEED=$${FUZZ_SEED:-$$RANDOM} \
