@@ -1,4 +1,5 @@
-"""Follows a deploy to its end: bars for weights that are fetched, a line for each new state."""
+"""Follows a deploy to its end: bars for weights that are fetched and for engines that start, a line
+for each new state."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -12,16 +13,19 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.text import Text
 
 from models.errors import ConflictError, DeadlineError, ModelFailedError
 from serving.cli.client import AdminClient
-from serving.protocol import ModelState
-from serving.views import Applied, FetchView, ModelView
+from serving.protocol import EnginePhase, ModelState, StartPhase
+from serving.views import Applied, EngineView, FetchView, ModelView
 
 POLL_S = 0.25
 NO_FETCH_S = 3.0
@@ -30,10 +34,32 @@ EVENTS = 20
 """Of a model that are looked through for why its revision went."""
 LINE_STEP = 0.1
 """Where there is no terminal, a line is printed for each further share of a fetch."""
+STEPS = (
+    StartPhase.BOUND, StartPhase.FORKED, StartPhase.WEIGHTS, StartPhase.ENGINE_READY,
+    StartPhase.PROBED,
+)  # fmt: skip
+"""The phases that every start has, as the parts of its bar."""
+
+
+class _Amount(ProgressColumn):
+    """Of a fetch the bytes, their rate and the time that is left; of a start its phase."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._of_fetch = (
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+
+    def render(self, task: Task) -> Text:
+        if phase := task.fields.get("phase"):
+            return Text(str(phase))
+        return Text(" ").join(column.render(task) for column in self._of_fetch)
 
 
 class Bars(AbstractContextManager["Bars"]):
-    """One bar for each thing that is fetched; lines where the console is no terminal."""
+    """One bar for each fetch and start; lines where the console is no terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -41,9 +67,7 @@ class Bars(AbstractContextManager["Bars"]):
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
+            _Amount(),
             console=console,
             transient=True,
         )
@@ -81,6 +105,23 @@ class Bars(AbstractContextManager["Bars"]):
         if what not in self._tasks:
             self._tasks[what] = self._progress.add_task(what, total=total)
         self._progress.update(self._tasks[what], completed=done, total=total)
+
+    def start(self, engine: EngineView) -> None:
+        """Which phase the start of an engine has reached."""
+        marks = [mark for mark in engine.marks if mark.phase in STEPS]
+        if not marks:
+            return
+        key, what = engine.engine_id, f"{engine.model} on {engine.host_id}"
+        if not self._live:
+            for step, mark in enumerate(marks, 1):
+                if step > self._told.get(key, 0):
+                    self._told[key] = step
+                    self._console.print(f"{what}: {mark.phase} after {mark.at_s:.1f} s")
+            return
+        if key not in self._tasks:
+            self._tasks[key] = self._progress.add_task(what, total=len(STEPS))
+        phase = marks[-1].phase.value.replace("_", " ")
+        self._progress.update(self._tasks[key], completed=len(marks), phase=phase)
 
 
 @dataclass(slots=True)
@@ -141,6 +182,10 @@ class Follower:
             if not model.manifest.is_fetched or alone or _is_fetched(model.fetches):
                 return model
             _raise_not_fetched(model)
+        for engine in self.admin.engines():
+            mine = (engine.model, engine.revision) == (model.name, model.revision)
+            if mine and engine.phase is EnginePhase.STARTING:
+                bars.start(engine)
         now = f"model {model.name} is {model.state}"
         now += f": {model.reason}" if model.reason else ""
         self._tell(model.name, now)

@@ -245,7 +245,11 @@ async def test_revision_that_cannot_start_is_told_of_and_the_old_one_serves_on(
             lines = [(time.time(), line) async for line in in_thread(waiting.stderr)]
         assert waiting.returncode == 6, lines
         heard_at = next(at for at, line in lines if says in line and "warning" not in line)
-        await asyncio.to_thread(rolled_out, platform, name)
+
+        def is_back() -> bool:
+            return rollout(platform, name)["done"] is True
+
+        await asyncio.to_thread(eventually, is_back, 30, "the old revision is the current one")
         assert await say(http, name) == red
     failed = [e for e in platform.items("events") if e["model"] == name and says in e["message"]]
     took_s = heard_at - datetime.fromisoformat(failed[0]["at"]).timestamp()

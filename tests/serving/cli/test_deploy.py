@@ -1,16 +1,19 @@
 """Deploying: manifests and sources in, states followed, and never a hang."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from models.errors import BadRequestError, ManifestError
+from serving.cli.follow import Bars
 from serving.cli.wanted import name_of
-from serving.protocol import ModelState
+from serving.protocol import EnginePhase, ModelState, StartPhase
 from serving.rollout import CanaryView, FiguresView, RolloutView
-from serving.views import EventView, FetchView
+from serving.views import EventView, FetchView, MarkView
 from tests.serving.cli.conftest import Run
 from tests.serving.cli.fake_platform import THEN, FakePlatform
 
@@ -93,6 +96,35 @@ def test_wait_follows_the_states_until_ready(run: Run, platform: FakePlatform) -
     assert outcome.code == 0
     assert "guide is waking: because" in outcome.err
     assert "guide is ready" in outcome.err
+
+
+def test_wait_follows_the_phases_of_a_start(run: Run, platform: FakePlatform) -> None:
+    marks = [
+        MarkView(phase=phase, at_s=at_s)
+        for phase, at_s in (
+            (StartPhase.DECIDED, 0.0), (StartPhase.BOUND, 0.1), (StartPhase.FORKED, 0.25)
+        )
+    ]  # fmt: skip
+    platform.start_engine("e1", "guide")
+    starting = {"phase": EnginePhase.STARTING, "marks": marks}
+    platform.engines = [platform.engines[0].model_copy(update=starting)]
+    platform.states = [ModelState.WAKING, ModelState.WAKING, ModelState.READY]
+    told = run("deploy", "builtin://guide").err
+    assert told.count("guide on cpu-1: bound after 0.1 s") == 1
+    assert told.count("guide on cpu-1: forked after 0.2 s") == 1
+    assert "decided" not in told
+
+
+def test_bars_show_fetches_and_starts_on_a_terminal(platform: FakePlatform) -> None:
+    platform.start_engine("e1", "guide")
+    marks = [MarkView(phase=StartPhase.ENGINE_READY, at_s=0.5)]
+    engine = platform.engines[0].model_copy(update={"marks": marks})
+    shown = io.StringIO()
+    with Bars(Console(file=shown, force_terminal=True, width=100)) as bars:
+        bars.show("guide on n1", 3 << 20, 4 << 20)
+        bars.start(engine)
+    assert "3.0/4.0 MiB" in shown.getvalue()
+    assert "engine ready" in shown.getvalue()
 
 
 def test_wait_ends_where_a_model_may_sleep(run: Run, platform: FakePlatform) -> None:
