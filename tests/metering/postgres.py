@@ -41,10 +41,12 @@ class Postgres:
 
     Args:
         folder: Where its data and its socket go; the server's user must be able to reach it.
+        durable: Data outlive the machine, and not only the server's processes.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, durable: bool = True) -> None:
         self._folder = folder
+        self._fsync = "on" if durable else "off"
         self._data = folder / "data"
         self.port = free_port()
         self._server: subprocess.Popen[bytes] | None = None
@@ -67,7 +69,8 @@ class Postgres:
         self._server = subprocess.Popen(
             self._command("postgres", "-D", str(self._data), "-p", str(self.port), "-k",
                           str(self._folder), "-c", "listen_addresses=127.0.0.1",
-                          "-c", "shared_buffers=16MB", "-c", "max_connections=60"),
+                          "-c", "shared_buffers=16MB", "-c", "max_connections=60",
+                          "-c", f"fsync={self._fsync}"),
             stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
         log.close()
@@ -108,11 +111,11 @@ class Postgres:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[Postgres]:
+def running(*, durable: bool = True) -> Iterator[Postgres]:
     """A server in a folder of its own, which its user can reach; gone at the end."""
     folder = Path(tempfile.mkdtemp(prefix="penstock-pg-"))
     folder.chmod(0o755)
-    server = Postgres(folder / "pg")
+    server = Postgres(folder / "pg", durable=durable)
     try:
         server.create()
         server.start()
