@@ -161,11 +161,6 @@ class Platform:
         told = json.loads(self.penstock("get", "models", "--output", "json"))
         return next(str(m["state"]) for m in told["items"] if m["name"] == MODEL)
 
-    def engines(self) -> list[str]:
-        """The phases of the model's engines."""
-        told = json.loads(self.penstock("get", "engines", "--output", "json"))
-        return [str(e["phase"]) for e in told["items"] if e["model"] == MODEL]
-
     def until(self, state: str, patience_s: float = 120.0) -> float:
         """Waits until the model is in a state; gives back how long that took, in seconds.
 

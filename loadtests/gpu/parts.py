@@ -151,14 +151,13 @@ def cold_start(plan: Plan, note: Note) -> None:
             running.until("asleep")
             took.append(first_token(running.target).first_s)
             note(first_token_s=took)
-        note(last_start=_phases(running))
+        note(last_start=(_starts(running) or [{}])[-1])
 
 
-def _phases(running: Platform) -> dict[str, float]:
-    starts = json.loads(running.penstock("trace", MODEL, "--output", "json"))["items"]
-    if not starts:
-        return {}
-    return {str(mark["phase"]): float(mark["at_s"]) for mark in starts[-1]["marks"]}
+def _starts(running: Platform) -> list[dict[str, float]]:
+    """The model's last starts with their phases, newest last."""
+    told = json.loads(running.penstock("trace", MODEL, "--output", "json"))["items"]
+    return [{str(m["phase"]): float(m["at_s"]) for m in one["marks"]} for one in told]
 
 
 def autoscale(plan: Plan, note: Note) -> None:
@@ -167,7 +166,7 @@ def autoscale(plan: Plan, note: Note) -> None:
     with platform(plan, "autoscale") as (running, _):
         running.deploy(manifest(plan, plan.shape, folder, idle_timeout_s=plan.idle_s))
         running.until("asleep")
-        before = smi.gpu()
+        before, started = smi.gpu(), len(_starts(running))
         answers = burst(running.target, plan.burst, plan.output_tokens)
         note(
             requests=plan.burst,
@@ -176,7 +175,8 @@ def autoscale(plan: Plan, note: Note) -> None:
                 "first": min(one.first_s for one in answers),
                 "last": max(one.first_s for one in answers),
             },
-            engines=running.engines(),
+            # Not how many there are: the model may sleep again before one has looked.
+            engines_started=len(_starts(running)) - started,
         )
         note(asleep_again_s=running.until("asleep"))
         if before is not None:
