@@ -104,7 +104,7 @@ def _view(here: Controller, model: DeployedModel) -> RolloutView:
         starting=sum(engine.life is Life.STARTING for engine in mine),
         old=others,
         reason=loop.standing(name).reason,
-        failed=loop.has_failed(name),
+        failed=not ready and loop.has_failed(name),
         canary=canary,
     )
 

@@ -7,7 +7,7 @@ from vllm.config import VllmConfig
 from vllm.sampling_params import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 
-STEP_S = 0.15
+STEP_S = 0.25
 
 
 class Slow(LogitsProcessor):  # type: ignore[misc]  # vLLM is not typed

@@ -178,6 +178,10 @@ async def test_canary_gets_its_share_and_is_promoted_where_it_is_no_worse(
         deploy(platform, tmp_path, name, weights["blue"], "--no-wait", rollout={"canary": canary})
         assert platform.penstock("rollout", "pause", name).returncode == 0
         await ready(platform, name)
+        for _ in range(60):  # until the gateway knows of it too
+            first = await asyncio.gather(*(say(http, name, 1) for _ in range(24)))
+            if not all(red.startswith(said) for said in first):
+                break
         heard: Counter[str] = Counter()
         for _ in range(SHARED // 24):
             heard.update(await asyncio.gather(*(say(http, name, 1) for _ in range(24))))
