@@ -181,3 +181,33 @@ async def test_keys_are_never_logged(gateway: Gateway, caplog: pytest.LogCapture
     await gateway.http.post(PATH, json=chat(messages=[{"role": "user", "content": "secret"}]))
     assert TENANT_KEY not in caplog.text
     assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("OPTIONS", PATH), ("OPTIONS", "/v1/models"), ("GET", "/v1/models"), ("POST", PATH)],
+)
+async def test_pages_of_other_sites_are_told_nothing(
+    gateway: Gateway, method: str, path: str
+) -> None:
+    headers = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "POST"}
+    body = chat() if method == "POST" else None
+    answer = await gateway.http.request(method, path, headers=headers, json=body)
+    assert answer.status_code == (405 if method == "OPTIONS" else 200)
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/v1/responses/resp_1"), ("DELETE", "/v1/responses/resp_1"),
+     ("GET", "/v1/responses/resp_1/input_items"), ("POST", "/v1/responses/resp_1/cancel")],
+)  # fmt: skip
+async def test_stored_responses_are_refused_clearly(
+    gateway: Gateway, engine: FakeEngine, method: str, path: str
+) -> None:
+    answer = await gateway.http.request(method, path)
+    assert_openai_shape(answer, 404, "not_found")
+    assert "not stored" in answer.json()["error"]["message"]
+    nobody = await gateway.http.request(method, path, headers={"Authorization": "Bearer x"})
+    assert nobody.status_code == 401
+    assert not engine.seen
