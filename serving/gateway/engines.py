@@ -1,17 +1,17 @@
-"""The pooled HTTP client towards the engines, and what their failures are called."""
+"""The pooled HTTP client towards the engines."""
 
 import asyncio
 import hashlib
 import ssl
 from collections import defaultdict
-from collections.abc import AsyncIterator, Set
-from contextlib import asynccontextmanager
+from collections.abc import Set
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from serving.gateway.upstream import BrokenOffError, Framed, Meter, Sink, Upstream
+from serving.gateway.replies import EngineBrokeError, EngineGoneError, EngineReply
+from serving.gateway.upstream import BrokenOffError, Meter, Upstream
 from serving.protocol import EndpointRoute
 
 KEEPALIVE_S = 2.0
@@ -23,94 +23,9 @@ CONNECT_TIMEOUT_S = 3.0
 SWEEP_S = 1.0
 """Idle connections are looked through this often."""
 
-ERROR_BODY_BYTES = 2**20
-"""As much of an engine's error is read."""
-
-STREAM = "text/event-stream"
-
 ACCOUNT_PATH = "/metrics"
 ACCOUNT_LINES = b"vllm:"
 ACCOUNT_TIMEOUT_S = 2.0
-
-
-class EngineGoneError(Exception):
-    """The engine could not be reached: the request never got there."""
-
-
-class EngineBrokeError(Exception):
-    """The engine broke off while it had the request."""
-
-
-class EngineReply:
-    """An engine's answer, whose body is still to be read."""
-
-    __slots__ = ("_upstream", "content_type", "found", "status", "streams")
-
-    def __init__(self, upstream: Upstream) -> None:
-        self._upstream = upstream
-        self.status = upstream.status
-        self.content_type = upstream.content_type
-        self.found = upstream.found
-        self.streams = upstream.content_type.startswith(STREAM)
-
-    async def next_bytes(self) -> bytes:
-        """What has arrived since the last call, at least one byte; empty at the end.
-
-        Raises:
-            EngineBrokeError: If the answer is cut off.
-        """
-        try:
-            return await self._upstream.read()
-        except BrokenOffError as exc:
-            raise EngineBrokeError(str(exc)) from exc
-
-    async def pour(self, sink: Sink, framed: Framed | None = None) -> None:
-        """Gives the rest to `sink` as it comes, without a task's wake for each part; what `framed`
-        takes as it stands on the wire is not parsed.
-
-        Raises:
-            EngineBrokeError: If the answer is cut off.
-            Exception: What the sink raises.
-        """
-        try:
-            await self._upstream.pour(sink, framed)
-        except BrokenOffError as exc:
-            raise EngineBrokeError(str(exc)) from exc
-
-    def pause(self) -> None:
-        """Reads no more for now: the engine's server then merges what it has to say."""
-        self._upstream.pause()
-
-    def resume(self) -> None:
-        """Reads on."""
-        self._upstream.resume()
-
-    def fail(self, error: Exception) -> None:
-        """Gives the answer up; whoever waits for it gets this error."""
-        self._upstream.fail(error)
-
-    async def whole_body(self) -> bytes:
-        """The rest of the body.
-
-        Raises:
-            EngineBrokeError: If the answer is cut off.
-        """
-        parts: list[bytes] = []
-        while part := await self.next_bytes():
-            parts.append(part)
-        return b"".join(parts)
-
-    async def error_body(self) -> bytes:
-        """The body of an error, cut at ERROR_BODY_BYTES; empty if the engine broke off."""
-        parts: list[bytes] = []
-        size = 0
-        try:
-            while size < ERROR_BODY_BYTES and (part := await self.next_bytes()):
-                parts.append(part)
-                size += len(part)
-        except EngineBrokeError:
-            return b""
-        return b"".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +76,7 @@ class EngineClient:
                 connection.close()
         self._idle.clear()
 
-    @asynccontextmanager
-    async def post(
+    def post(
         self,
         route: EndpointRoute,
         path: str,
@@ -171,36 +85,36 @@ class EngineClient:
         content_type: str = "application/json",
         traceparent: str = "",
         method: str = "POST",
-    ) -> AsyncIterator[EngineReply]:
-        """Sends a request; leaving the block early closes the connection, and so aborts it.
+    ) -> "Posting":
+        """A request, which is sent when its block is entered."""
+        address, head = self._head(route, path, method)
+        rest = f"content-type: {content_type}\r\nx-request-id: {request_id}\r\n"
+        if traceparent:
+            rest += f"traceparent: {traceparent}\r\n"
+        size = f"content-length: {len(body)}\r\n\r\n"
+        request = head + (rest + size).encode("latin-1") + body
+        return Posting(self, route.engine_id, address, request)
+
+    async def begin(self, engine_id: str, address: Address) -> Upstream:
+        """A connection for one request to an engine; `end` takes it back.
 
         Raises:
             EngineGoneError: If no connection could be made.
-            EngineBrokeError: If the engine broke off before it answered.
         """
-        address, head = self._head(route, path, method)
         upstream = self._take(address) or await self._connect(address)
         upstream.wanted = self._wanted
-        upstream.meter = self._meters.setdefault(route.engine_id, upstream.meter)
-        busy = self._busy[route.engine_id]
-        busy.add(upstream)
-        try:
-            rest = f"content-type: {content_type}\r\nx-request-id: {request_id}\r\n"
-            if traceparent:
-                rest += f"traceparent: {traceparent}\r\n"
-            size = f"content-length: {len(body)}\r\n\r\n"
-            try:
-                await upstream.ask(head + (rest + size).encode("latin-1") + body)
-            except BrokenOffError as exc:
-                raise EngineBrokeError(str(exc)) from exc
-            yield EngineReply(upstream)
-        finally:
-            busy.discard(upstream)
-            if upstream.reusable and not upstream.closed:
-                upstream.idle_since_s = asyncio.get_running_loop().time()
-                self._idle[address].append(upstream)
-            else:
-                upstream.close()
+        upstream.meter = self._meters.setdefault(engine_id, upstream.meter)
+        self._busy[engine_id].add(upstream)
+        return upstream
+
+    def end(self, engine_id: str, address: Address, upstream: Upstream) -> None:
+        """A request is over: its connection is kept if its answer was read to the end."""
+        self._busy[engine_id].discard(upstream)
+        if upstream.reusable and not upstream.closed:
+            upstream.idle_since_s = asyncio.get_running_loop().time()
+            self._idle[address].append(upstream)
+        else:
+            upstream.close()
 
     def received(self, engine_id: str) -> int:
         """How often the engine has said anything so far."""
@@ -298,3 +212,45 @@ class EngineClient:
                     self._idle[address] = kept
                 else:
                     del self._idle[address]
+
+
+class Posting:
+    """A request to an engine, to be used in `async with`; leaving the block early closes the
+    connection, and so aborts the request. A class: a generator's block costs twice as much.
+
+    Raises:
+        EngineGoneError: On entering, if no connection could be made.
+        EngineBrokeError: On entering, if the engine broke off before it answered.
+    """
+
+    __slots__ = ("_address", "_client", "_engine_id", "_request", "_upstream")
+
+    def __init__(
+        self, client: EngineClient, engine_id: str, address: Address, request: bytes
+    ) -> None:
+        self._client = client
+        self._engine_id = engine_id
+        self._address = address
+        self._request = request
+        self._upstream: Upstream | None = None
+
+    async def __aenter__(self) -> EngineReply:
+        upstream = await self._client.begin(self._engine_id, self._address)
+        try:
+            await upstream.ask(self._request)
+        except BaseException as exc:
+            self._client.end(self._engine_id, self._address, upstream)
+            if isinstance(exc, BrokenOffError):
+                raise EngineBrokeError(str(exc)) from exc
+            raise
+        self._upstream = upstream
+        return EngineReply(upstream)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._upstream is not None:
+            self._client.end(self._engine_id, self._address, self._upstream)

@@ -3,8 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 from models.adapters_spec import served_name, split_name
 from models.errors import DeadlineError, ModelFailedError, PenstockError
@@ -19,6 +18,7 @@ from serving.gateway.places import AdapterAwayError, LaneLimits, Place, not_foun
 from serving.gateway.prefill import PrefillSpeed
 from serving.gateway.queue import WaitingLine
 from serving.gateway.retries import RetryBudget
+from serving.gateway.slot import Slot
 from serving.gateway.tally import Tally
 from serving.gateway.tickets import tier_of
 from serving.gateway.trials import Trials, Turns
@@ -88,8 +88,7 @@ class Lane:
         self.retries.request()
         return place
 
-    @asynccontextmanager
-    async def slot(self, place: Place, *, again: bool = False) -> AsyncIterator[Endpoint]:
+    def slot(self, place: Place, *, again: bool = False) -> Slot:
         """Room for one request in an engine, for as long as the block runs.
 
         Args:
@@ -101,17 +100,18 @@ class Lane:
             ModelFailedError: If the model's engines do not start.
             ModelNotFoundError: If the model is deleted meanwhile.
         """
-        endpoint = await (
+        return Slot(self, place, again)
+
+    async def take(self, place: Place, again: bool) -> Endpoint:
+        """As `slot`, for whoever gives it back."""
+        return await (
             self._take_adapted(place, again) if place.adapter else self._take(place, again)
         )
-        try:
-            yield endpoint
-        except asyncio.CancelledError:
-            place.left = True
-            raise
-        finally:
-            self._release(place, endpoint)
-            self.pump()
+
+    def give_back(self, place: Place, endpoint: Endpoint) -> None:
+        """The slot is free for the next in line."""
+        self._release(place, endpoint)
+        self.pump()
 
     def update(self, route: ModelRoute) -> None:
         """Follows the routing table."""

@@ -17,7 +17,7 @@ from serving.gateway.limits_meter import Demand, Meter, Reserved, Shortage
 from serving.gateway.limits_rules import (
     Longest,
     Rules,
-    amount_on,
+    amounts_of,
     cost_of,
     demands,
     estimate,
@@ -75,8 +75,8 @@ class Source(Protocol):
         """
         ...
 
-    def settled(self, reserved: Reserved, amount: int) -> None:
-        """What was reserved took another amount in the end."""
+    def settled(self, taken: Sequence[tuple[Reserved, int]]) -> None:
+        """What was reserved took these amounts in the end."""
         ...
 
 
@@ -117,10 +117,9 @@ class Metered:
         """Gives back what was not used; one that no engine saw used its place and nothing else."""
         took = tokens_of(visit, self._prompt)
         cost = cost_of(self._price, took)
-        for reserved in self._reserved:
-            kind = reserved.meter.kind
-            amount = amount_on(kind, took.prompt, took.completion, cost)
-            self._source.settled(reserved, 0 if kind is MeterKind.CONCURRENT else amount)
+        amounts = amounts_of(took.prompt, took.completion, cost)
+        amounts[MeterKind.CONCURRENT] = 0
+        self._source.settled([(one, amounts[one.meter.kind]) for one in self._reserved])
 
 
 class LimitsToll:

@@ -7,25 +7,26 @@ from serving.shares import MeterKind
 
 Header = tuple[bytes, bytes]
 
-KINDS = {
-    b"requests": (MeterKind.REQUESTS,),
-    b"tokens": (MeterKind.INPUT, MeterKind.OUTPUT),
+NAMES = {
+    MeterKind.REQUESTS: b"requests",
+    MeterKind.INPUT: b"tokens",
+    MeterKind.OUTPUT: b"tokens",
 }
 
 
 def headers_of(meters: Iterable[Meter], at: float) -> list[Header]:
     """Of all meters that touch a request, those with the least left."""
-    meters = tuple(meters)
+    tightest: dict[bytes, tuple[int, Meter]] = {}
+    for meter in meters:
+        name = NAMES.get(meter.kind)
+        if name is not None:
+            left = max(0, meter.limit - meter.book.used(at))
+            if name not in tightest or left < tightest[name][0]:
+                tightest[name] = (left, meter)
     headers: list[Header] = []
-    for name, kinds in KINDS.items():
-        tightest: tuple[int, Meter] | None = None
-        for meter in meters:
-            if meter.kind in kinds:
-                left = max(0, meter.limit - meter.book.used(at))
-                if tightest is None or left < tightest[0]:
-                    tightest = (left, meter)
-        if tightest is not None:
-            left, meter = tightest
+    for name in (b"requests", b"tokens"):
+        if name in tightest:
+            left, meter = tightest[name]
             headers += [
                 (b"x-ratelimit-limit-" + name, b"%d" % meter.limit),
                 (b"x-ratelimit-remaining-" + name, b"%d" % left),

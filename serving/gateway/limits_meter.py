@@ -57,11 +57,16 @@ class Meter:
         value: int | None = getattr(record, FIELD_OF[self.kind])
         self.limit = value or 0
 
+    def is_unheld(self, at: float) -> bool:
+        """Whether the controller has not said what it may go up to, or not for long."""
+        return self.granted is None or at - self.heard_at > LEASE_S
+
     def cap(self, at: float) -> int | None:
         """What it may go up to; None where the controller has not said, or not for long."""
-        if self.granted is None or at - self.heard_at > LEASE_S:
+        granted = self.granted
+        if granted is None or at - self.heard_at > LEASE_S:
             return None
-        return min(self.granted, self.limit)
+        return granted if granted < self.limit else self.limit
 
     def spare(self, at: float) -> int:
         """What it holds and has not used."""
@@ -70,7 +75,9 @@ class Meter:
 
     def want(self, at: float, amount: int) -> None:
         """Somebody asked for an amount, whether it is given or not."""
-        self._wanted = self._wanted_now(at) + amount
+        passed_s = at - self._wanted_at
+        faded = self._wanted * math.exp(-passed_s / WANTED_OVER_S) if passed_s > 0 else self._wanted
+        self._wanted = faded + amount
         self._wanted_at = self.touched_at = at
 
     def hear(self, share: Share, at: float) -> None:

@@ -59,11 +59,16 @@ class RedisMeters:
             return rest
         return outcome + rest
 
-    def settled(self, reserved: Reserved, amount: int) -> None:
+    def settled(self, taken: Sequence[tuple[Reserved, int]]) -> None:
         """As Source."""
-        if reserved.meter.kind not in COUNTED_THERE:
-            self._shared.settled(reserved, amount)
-            return
+        here = [pair for pair in taken if pair[0].meter.kind not in COUNTED_THERE]
+        if here:
+            self._shared.settled(here)
+        for reserved, amount in taken:
+            if reserved.meter.kind in COUNTED_THERE:
+                self._settled_there(reserved, amount)
+
+    def _settled_there(self, reserved: Reserved, amount: int) -> None:
         difference = amount - reserved.amount
         if difference:
             mark = reserved.mark
@@ -99,8 +104,7 @@ class RedisMeters:
         return [Reserved(d.meter, d.amount, d.meter.book.add(at, d.amount)) for d in wanted]
 
     def _give_back(self, reserved: list[Reserved]) -> None:
-        for one in reserved:
-            self.settled(one, 0)
+        self.settled([(one, 0) for one in reserved])
 
 
 def _own_mark(mark: str | int) -> str | int:

@@ -74,17 +74,21 @@ class Rules:
         """The meters that a request counts on: of each scope, for its model and for all. What an
         adapter takes counts for its model too."""
         found: tuple[Meter, ...] = ()
+        names = _names(model)
         for scope in scopes:
-            for name in _names(model):
+            for name in names:
                 found += self._by_scope.get((scope, name), ())
         return found
 
     def max_tokens(self, scopes: Iterable[str], model: str) -> int | None:
         """How long an answer may be; None where no limit says."""
+        if not self._max_tokens:
+            return None
+        names = _names(model)
         caps = [
             cap
             for scope in scopes
-            for name in _names(model)
+            for name in names
             if (cap := self._max_tokens.get((scope, name))) is not None
         ]
         return min(caps, default=None)
@@ -117,26 +121,26 @@ def demands(meters: Iterable[Meter], most: Estimate, price: TokenPrice | None) -
     Where the tenant did not say how long the answer may be, it wants at most all that there is:
     else no request would pass that could fill a long context.
     """
+    amounts = amounts_of(most.input, most.output, _cost(price, most))
     found = []
     for meter in meters:
-        amount = amount_on(meter.kind, most.input, most.output, _cost(price, most))
+        amount = amounts[meter.kind]
         if not most.is_said and meter.kind is not MeterKind.INPUT:
             amount = min(amount, max(1, meter.limit))
         found.append(Demand(meter, amount))
     return found
 
 
-def amount_on(kind: MeterKind, prompt: int, completion: int, cost: int) -> int:
-    """What tokens are on a kind of meter."""
-    match kind:
-        case MeterKind.INPUT:
-            return prompt
-        case MeterKind.OUTPUT:
-            return completion
-        case MeterKind.DAY | MeterKind.MONTH:
-            return cost
-        case _:
-            return 1
+def amounts_of(prompt: int, completion: int, cost: int) -> dict[MeterKind, int]:
+    """What tokens are on each kind of meter."""
+    return {
+        MeterKind.REQUESTS: 1,
+        MeterKind.INPUT: prompt,
+        MeterKind.OUTPUT: completion,
+        MeterKind.CONCURRENT: 1,
+        MeterKind.DAY: cost,
+        MeterKind.MONTH: cost,
+    }
 
 
 def cost_of(price: TokenPrice | None, tokens: Tokens) -> int:

@@ -75,15 +75,17 @@ class SharedMeters:
         if shortage is not None:
             return shortage
         reserved = reserve(wanted, self._clock())
-        if any(demand.meter.cap(at) is None for demand in wanted):
+        if any(demand.meter.is_unheld(at) for demand in wanted):
             self._wanted.set()
         return reserved
 
-    def settled(self, reserved: Reserved, amount: int) -> None:
+    def settled(self, taken: Sequence[tuple[Reserved, int]]) -> None:
         """As Source."""
         at = self._clock()
-        reserved.settle(amount, at)
-        reserved.meter.touched_at = at
+        for reserved, amount in taken:
+            if amount != reserved.amount:
+                reserved.settle(amount, at)
+            reserved.meter.touched_at = at
 
     async def run(self) -> None:
         """Reports until it is cancelled."""

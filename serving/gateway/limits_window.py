@@ -1,5 +1,6 @@
 """Meters: what was used lately, exactly enough. Pure: time (Unix seconds) is an argument."""
 
+import math
 import time
 from typing import Protocol
 
@@ -41,16 +42,21 @@ class Window:
         self._buckets: dict[int, int] = {}  # oldest first
         self._total = 0
         self._newest = -(2**62)
+        self._forgets_at = math.inf  # when the oldest bucket counts no more
 
     def used(self, at: float) -> int:
         """As Book."""
-        self._forget(at)
+        if at >= self._forgets_at:
+            self._forget(at)
         return self._total
 
     def add(self, at: float, amount: int) -> int:
         """As Book."""
-        self._forget(at)
+        if at >= self._forgets_at:
+            self._forget(at)
         bucket = max(int(at / GRAIN_S), self._newest)
+        if not self._buckets:
+            self._forgets_at = _ends_at(bucket)
         self._newest = bucket
         self._buckets[bucket] = self._buckets.get(bucket, 0) + amount
         self._total += amount
@@ -58,7 +64,8 @@ class Window:
 
     def correct(self, mark: str | int, difference: int, at: float) -> None:
         """As Book."""
-        self._forget(at)
+        if at >= self._forgets_at:
+            self._forget(at)
         if isinstance(mark, int) and mark in self._buckets:
             self._buckets[mark] += difference
             self._total += difference
@@ -72,22 +79,28 @@ class Window:
             if left + amount <= cap:
                 break
             left -= used
-            end_s = (bucket + 1) * GRAIN_S + SPAN_S - at
+            end_s = _ends_at(bucket) - at
             if left + amount <= cap:
                 return max(0.0, end_s)
         return 0.0
 
     def resets_in_s(self, at: float) -> float:
         """As Book."""
-        return (self._newest + 1) * GRAIN_S + SPAN_S - at if self.used(at) else 0.0
+        return _ends_at(self._newest) - at if self.used(at) else 0.0
 
     def _forget(self, at: float) -> None:
-        gone = (at - SPAN_S) / GRAIN_S - 1
         while self._buckets:
             oldest = next(iter(self._buckets))
-            if oldest > gone:
+            self._forgets_at = _ends_at(oldest)
+            if at < self._forgets_at:
                 return
             self._total -= self._buckets.pop(oldest)
+        self._forgets_at = math.inf
+
+
+def _ends_at(bucket: int) -> float:
+    """When the last use of a bucket is SPAN_S old."""
+    return (bucket + 1) * GRAIN_S + SPAN_S
 
 
 class Present:

@@ -7,7 +7,8 @@ from typing import Self, TypeVar
 from pydantic import ValidationError
 
 from models.errors import UnreachableError
-from serving.gateway.engines import EngineBrokeError, EngineClient, EngineGoneError
+from serving.gateway.engines import EngineClient
+from serving.gateway.replies import EngineBrokeError, EngineGoneError
 from serving.leaders import LEADER_HEADER, TRIES, Controllers
 from serving.metered import UsageReceipt
 from serving.protocol import (

@@ -30,7 +30,7 @@ from serving.gateway.body_budget import BodyBudget, Held
 from serving.gateway.calls import Call, Reading, cache_salt
 from serving.gateway.connection import TENANT, Tenant, WhileConnected
 from serving.gateway.endpoint import Endpoint
-from serving.gateway.engines import EngineBrokeError, EngineClient, EngineGoneError, EngineReply
+from serving.gateway.engines import EngineClient
 from serving.gateway.errors import Answer, answer_of, answer_of_engine, sse_event
 from serving.gateway.keepalive import KeepAlive, keep_alive_after_s
 from serving.gateway.lane import Lane
@@ -40,6 +40,7 @@ from serving.gateway.media import check_addresses
 from serving.gateway.places import Place
 from serving.gateway.quarantine import QuarantinedError, fingerprint
 from serving.gateway.relay import EngineError, Relay
+from serving.gateway.replies import EngineBrokeError, EngineGoneError, EngineReply
 from serving.gateway.stream import Transcript, WholeLines, split_at_error, status_in_error
 from serving.gateway.surface import Body, Operation
 from serving.gateway.tasks import check_task

@@ -9,7 +9,7 @@ import asyncio
 
 from serving.gateway.bodies import TenantLeftError
 from serving.gateway.connection import Tenant
-from serving.gateway.engines import EngineReply
+from serving.gateway.replies import EngineReply
 from serving.gateway.stream import (
     ERROR_MARK,
     EVENT,

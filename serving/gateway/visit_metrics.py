@@ -30,8 +30,8 @@ class VisitMetrics:
         self._by_tenant = by_tenant
         self._tenants: set[str] = set()
         if by_tenant:
-            self._tenant_requests = metrics.TENANT_REQUESTS.counter(registry)
-            self._tenant_tokens = metrics.TENANT_TOKENS.counter(registry)
+            self._tenant_requests = cache(metrics.TENANT_REQUESTS.counter(registry).labels)
+            self._tenant_tokens = cache(metrics.TENANT_TOKENS.counter(registry).labels)
 
     def prepare(self, model: str) -> None:
         """Shows zeros of a model for what has not happened yet."""
@@ -68,9 +68,9 @@ class VisitMetrics:
                 name = OTHERS
             else:
                 self._tenants.add(name)
-        self._tenant_requests.labels(name, _outcome(visit)).inc()
+        self._tenant_requests(name, _outcome(visit)).inc()
         for kind, number in counts.items():
-            self._tenant_tokens.labels(name, kind).inc(number)
+            self._tenant_tokens(name, kind).inc(number)
 
 
 def _by_kind(tokens: Tokens) -> dict[str, int]:

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from serving.gateway.limits import LimitStoreDownError, WhenDown
-from serving.gateway.limits_meter import Demand, Meter, Reserved, Shortage
+from serving.gateway.limits_meter import Demand, Meter, Shortage
 from serving.gateway.limits_redis import RedisMeters
 from serving.gateway.limits_rules import Rules
 from serving.gateway.limits_shares import SharedMeters
@@ -68,7 +68,7 @@ async def test_refund_of_one_gateway_is_usable_at_another_at_once(redis: RedisSe
     reserved = await one.take([Demand(theirs, 90)])
     assert not isinstance(reserved, Shortage)
     assert isinstance(await two.take([Demand(ours, 50)]), Shortage)
-    one.settled(reserved[0], 5)
+    one.settled([(reserved[0], 5)])
     async with asyncio.timeout(10):  # of a busy machine
         while isinstance(await two.take([Demand(ours, 50)]), Shortage):  # noqa: ASYNC110
             await asyncio.sleep(0.005)
@@ -121,9 +121,7 @@ async def test_check_takes_little_of_the_gateways_time(redis: RedisServer) -> No
     for _ in range(checks):
         reserved = await source.take(wanted)
         assert isinstance(reserved, list)
-        one: Reserved
-        for one in reserved:
-            source.settled(one, 0)
+        source.settled([(one, 0) for one in reserved])
     took_us = (time.process_time() - began) / checks * 1e6
     print(f"{took_us:.0f} us of CPU a check with its settlement")
     assert took_us < 3000

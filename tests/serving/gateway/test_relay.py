@@ -7,8 +7,8 @@ from typing import cast
 import pytest
 
 from serving.gateway.connection import Tenant
-from serving.gateway.engines import EngineReply
 from serving.gateway.relay import EngineError, Relay, is_framed
+from serving.gateway.replies import EngineReply
 from serving.gateway.stream import Transcript, WholeLines
 from serving.gateway.upstream import Upstream
 

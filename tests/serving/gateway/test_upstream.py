@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from serving.gateway.engines import EngineBrokeError, EngineClient, EngineGoneError
+from serving.gateway.engines import EngineClient
+from serving.gateway.replies import EngineBrokeError, EngineGoneError
 from serving.gateway.upstream import MAX_HEAD_BYTES, BrokenOffError, Upstream
 from serving.protocol import EndpointRoute
 

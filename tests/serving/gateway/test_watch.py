@@ -6,10 +6,11 @@ from collections.abc import Set
 
 import pytest
 
-from serving.gateway.engines import EngineBrokeError, EngineClient
+from serving.gateway.engines import EngineClient
 from serving.gateway.lanes import Lanes
 from serving.gateway.pace import ENOUGH
 from serving.gateway.places import LaneLimits
+from serving.gateway.replies import EngineBrokeError
 from serving.gateway.tickets import Ticket
 from serving.gateway.watch import Watch
 from serving.protocol import EndpointRoute, RoutesDelta
