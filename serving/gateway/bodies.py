@@ -13,8 +13,8 @@ from serving.gateway.body_budget import Held
 DRAIN_BYTES = 64 * 2**20
 """How much of a refused body is read and thrown away before the connection is closed."""
 
-DRAIN_S = 5.0
-"""How long that may take."""
+DRAIN_S = 15.0
+"""How long that may take: fifty at once share one core, and each of them is to get its answer."""
 
 
 class TenantLeftError(Exception):
