@@ -2,12 +2,11 @@
 
 import asyncio
 import time
-from dataclasses import replace
 
 from sqlalchemy import delete, insert, select
 
 from models.errors import PenstockError
-from serving.controller.canary import Canary, Figures
+from serving.controller.canary import Canary
 from serving.controller.changes import stopped_within
 from serving.controller.context import Controller
 from serving.controller.database import DatabaseError
@@ -16,6 +15,8 @@ from serving.controller.store import Store
 from serving.logs import get_logger
 
 INTERVAL_S = 0.25
+STEP_AT_S = 10.0
+"""How exactly the beginning of a step is stored: it moves on while no engine is ready."""
 AUTHOR = "the canary's gate"
 
 log = get_logger(__name__)
@@ -69,16 +70,19 @@ class RolloutKeeper:
             self._here.loop.changed(canary.model)
 
     async def _write(self) -> None:
-        now = {name: without_figures(one) for name, one in self._rollouts.all().items()}
+        now = {name: stored_form(one) for name, one in self._rollouts.all().items()}
         if now == self._written:
             return
         await write_canaries(self._here.store, list(now.values()))
         self._written = now
 
 
-def without_figures(canary: Canary) -> Canary:
+def stored_form(canary: Canary) -> Canary:
     """What is stored: the figures of a step begin anew with each controller."""
-    return replace(canary, old=Figures(), new=Figures(), old_deaths=0, new_deaths=0)
+    step_at = canary.step_at - canary.step_at % STEP_AT_S
+    return Canary(
+        canary.model, canary.stable, canary.candidate, canary.step, step_at, canary.paused
+    )
 
 
 async def read_canaries(store: Store) -> list[Canary]:

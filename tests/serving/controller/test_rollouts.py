@@ -11,8 +11,8 @@ from models.errors import ModelFailedError
 from serving.cli import output
 from serving.cli.client import AdminClient
 from serving.cli.follow import Follower
-from serving.controller.canary import Canary
-from serving.controller.rollout_keeper import read_canaries, write_canaries
+from serving.controller.canary import Canary, Figures
+from serving.controller.rollout_keeper import read_canaries, stored_form, write_canaries
 from serving.controller.starts import FAILED_AFTER
 from serving.controller.store import Store
 from serving.protocol import (
@@ -280,6 +280,11 @@ async def test_canaries_are_kept_in_the_store(store: Store) -> None:
     assert await read_canaries(store) == canaries
     await write_canaries(store, [])
     assert await read_canaries(store) == []
+
+
+def test_canary_that_waits_for_its_engine_is_not_stored_at_each_look() -> None:
+    waiting = [Canary("a", 1, 2, step_at=at, new=Figures(3, 1), new_deaths=1) for at in (21, 27)]
+    assert [stored_form(one) for one in waiting] == [Canary("a", 1, 2, step_at=20.0)] * 2
 
 
 async def test_undo_goes_back_and_says_who(served: Served) -> None:
