@@ -105,6 +105,7 @@ class Upstream(asyncio.Protocol):
         if self._transport is None or self.closed:
             raise BrokenOffError("the connection is closed")
         self._transport.write(request)
+        del request  # a copy of the whole body, and the wait can be long
         while not self.status:
             await self._wait()
 
