@@ -41,6 +41,11 @@ def test_parts_are_run_in_their_order_whatever_is_asked(tmp_path: Path) -> None:
     assert [task.name for task in check.tasks(plan, None)] == list(PARTS)
 
 
+def test_script_and_command_have_the_same_time_and_the_callers_stands() -> None:
+    assert f"readonly BUDGET_S={check.BUDGET_S:.0f}\n" in (FOLDER / "check.sh").read_text()
+    assert check.parse(["--budget-s", "1300", "--budget-s", "60"]).budget_s == 60
+
+
 def test_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         check.parse(["--parts", "bare,no-such"])
