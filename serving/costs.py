@@ -28,14 +28,34 @@ class ModelCost(View):
     """GPU cost for a million prompt and completion tokens; None where there were none."""
 
 
+class Trial(View):
+    """What to replay in the simulator, to see what a recommendation would have changed."""
+
+    engine_hour: str
+    """Dollars for an hour of one engine as it is, from what its accelerators cost."""
+    engine_hour_then: str
+    min: int | None = None
+    """Of the manifest's `scaling`, as `idle_timeout_s`; None: as it is."""
+    idle_timeout_s: float | None = None
+    slots: int | None = None
+    prefill_factor: float = 1.0
+    """The other engine's prompt tokens a second, over the present one's."""
+    step_factor: float = 1.0
+    """Its seconds of a decode step, over the present one's."""
+    reclaimed: float = 0.0
+    """Share of the hosts that may be taken away at any time."""
+
+
 class Recommendation(View):
     """What would cost less, and how that was reckoned."""
 
     kind: str
-    """`lower_min`, `shorter_idle`, `spot` or `free_hosts`."""
+    """`lower_min`, `shorter_idle`, `accelerator`, `spot` or `free_hosts`."""
     model: str | None
     saves_per_day: str
     arithmetic: str
+    trial: Trial | None = None
+    """None where a replay says nothing: of hosts without an engine."""
 
 
 class CostReport(View):

@@ -61,7 +61,7 @@ def show(admin: AdminClient, manifest: Manifest) -> None:
     if engine is None:
         console.print(f"what an engine of {manifest.name} can do is not known yet: no replay")
         return
-    hosts = _hosts(admin, model)
+    hosts = hosts_of(admin, model)
     before, after = (
         rehearse(
             recording, name, spec_at(scaling), engine, capacity.starts_s or [USUAL_START_S],
@@ -105,7 +105,8 @@ def engine_of(capacity: CapacityView, manifest: Manifest) -> EngineModel | None:
     )
 
 
-def _hosts(admin: AdminClient, model: ModelView) -> int:
+def hosts_of(admin: AdminClient, model: ModelView) -> int:
+    """Hosts that the model's pool has, or is to have; at least one."""
     pools = {pool.name: pool for pool in admin.status().pools}
     pool = pools.get(model.pool)
     return 1 if pool is None else max(1, pool.hosts_wanted, pool.hosts)

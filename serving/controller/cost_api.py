@@ -1,21 +1,26 @@
 """Costs over HTTP: `/admin/v1/costs`, and OpenAI's `/v1/organization/costs`."""
 
+import asyncio
 import time
 from collections import defaultdict
+from collections.abc import Container, Mapping
 from typing import Annotated
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Response
 
 from models.errors import BadRequestError
+from models.manifest import Manifest
 from serving.controller.callers import Here, require_permission
 from serving.controller.cost_queries import HOUR_S, sales
 from serving.controller.cost_report import report, revenue_of
+from serving.controller.cost_rivals import Rival, rivals
 from serving.controller.fleet_hours import read_rows
 from serving.controller.price_store import PriceStore
 from serving.controller.usage_buckets import page_start
 from serving.costs import CostReport
 from serving.money import plain
+from serving.prices import PriceBook
 
 DAY_S = 86_400
 MOST_HOURS = 24 * 400
@@ -41,7 +46,16 @@ async def costs(
     sold = await sales(here.store, first_hour, end_hour, book)
     manifests = {model.name: model.manifest for model in here.registry.models()}
     until = min(time.time(), end_hour * HOUR_S)
-    return report(first_hour * HOUR_S, until, sold, fleet, book, manifests)
+    used = {row.model for row in fleet}
+    others = await asyncio.to_thread(_others, manifests, used, book, until)
+    return report(first_hour * HOUR_S, until, sold, fleet, book, manifests, others)
+
+
+def _others(
+    manifests: Mapping[str, Manifest], used: Container[str], book: PriceBook, at: float
+) -> dict[str, list[Rival]]:
+    """What other accelerators would make of the models that had engines; reads files."""
+    return {name: rivals(one, book, at) for name, one in manifests.items() if name in used}
 
 
 @organization.get("/costs")

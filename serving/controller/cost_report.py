@@ -1,14 +1,16 @@
 """Adds revenue and cost up, and says what would cost less. Pure; money is whole picodollars."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from types import MappingProxyType
 
 from models.manifest import Manifest
+from serving.controller.cost_rivals import Rival
 from serving.controller.fleet_hours import HOUR_S, Row
-from serving.costs import CostReport, ModelCost, Recommendation
+from serving.costs import CostReport, ModelCost, Recommendation, Trial
 from serving.money import MILLION, plain, shown
 from serving.prices import Capacity, PriceBook, charge
 
@@ -53,6 +55,7 @@ class _Sums:
     on_demand_ms: int = 0
     on_demand_cost: int = 0
     spot_cost: int = 0
+    accelerators: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -84,8 +87,19 @@ def report(
     fleet: Iterable[Row],
     book: PriceBook,
     manifests: Mapping[str, Manifest],
+    others: Mapping[str, Sequence[Rival]] = MappingProxyType({}),
 ) -> CostReport:
-    """The report of a stretch of time; `manifests` are of the models that are deployed now."""
+    """The report of a stretch of time.
+
+    Args:
+        since: Unix seconds, as `until`.
+        until: The end.
+        sales: What was sold.
+        fleet: What accelerators were used for.
+        book: What both cost.
+        manifests: Of the models that are deployed now.
+        others: Of these, what other accelerators would make of them.
+    """
     ledger = _Ledger()
     for sold in sales:
         _sell(ledger, sold, book)
@@ -98,7 +112,7 @@ def report(
     advice = [
         one
         for model, s in sorted(sums.items())
-        for one in _advise(model, s, manifests.get(model), until - since)
+        for one in _advise(model, s, manifests.get(model), until - since, others.get(model, ()))
     ]
     advice += _advise_free(free, until - since)
     return CostReport(
@@ -128,6 +142,7 @@ def _sell(ledger: _Ledger, sold: Sold, book: PriceBook) -> None:
 
 def _hold(ledger: _Ledger, row: Row, book: PriceBook) -> None:
     sums = ledger.models[row.model]
+    sums.accelerators.add(row.accelerator)
     sums.held_ms += row.held_ms
     sums.busy_ms += row.busy_ms
     sums.sleeps += row.sleeps
@@ -159,7 +174,11 @@ def _view(model: str, sums: _Sums) -> ModelCost:
 
 
 def _advise(
-    model: str, sums: _Sums, manifest: Manifest | None, span_s: float
+    model: str,
+    sums: _Sums,
+    manifest: Manifest | None,
+    span_s: float,
+    others: Sequence[Rival],
 ) -> list[Recommendation]:
     if manifest is None or not sums.held_ms or span_s <= 0:
         return []
@@ -167,6 +186,8 @@ def _advise(
     idle_ms = sums.held_ms - sums.busy_ms
     per_ms = Decimal(sums.cost) / sums.held_ms
     gpus = max(1, manifest.resources.gpus)
+    engine_hour = plain(int(per_ms * HOUR_MS * gpus))
+    same = Trial(engine_hour=engine_hour, engine_hour_then=engine_hour)
     floor_ms = round(manifest.scaling.min * gpus * span_s * 1000)
     if floor_ms and (wasted := min(idle_ms, floor_ms)):
         saves = _per_day(int(per_ms * wasted), span_s)
@@ -176,7 +197,8 @@ def _advise(
             f"{_hours(wasted)} h x {shown(int(per_ms * HOUR_MS))}/h in {span_s / 3600:.1f} h "
             f"= {shown(saves)} a day, for a cold start at the first request after a pause"
         )
-        found.append(_advice("lower_min", model, saves, text))
+        trial = same.model_copy(update={"min": 0})
+        found.append(_advice("lower_min", model, saves, text, trial))
     idle_s = manifest.scaling.idle_timeout_s
     if sums.sleeps and idle_s > SHORT_IDLE_S:
         spared_ms = min(idle_ms, round(sums.sleeps * gpus * (idle_s - SHORT_IDLE_S) * 1000))
@@ -188,7 +210,9 @@ def _advise(
             f"{shown(int(per_ms * HOUR_MS))}/h in {span_s / 3600:.1f} h = {shown(saves)} a day; "
             "pauses shorter than the old timeout become cold starts"
         )
-        found.append(_advice("shorter_idle", model, saves, text))
+        trial = same.model_copy(update={"idle_timeout_s": SHORT_IDLE_S})
+        found.append(_advice("shorter_idle", model, saves, text, trial))
+    found += [_other(model, sums, gpus, one, span_s, engine_hour) for one in others]
     if sums.on_demand_ms and sums.spot_cost < sums.on_demand_cost:
         saved = (sums.on_demand_cost - sums.spot_cost) * SPOT_SHARE // 100
         saves = _per_day(saved, span_s)
@@ -198,8 +222,46 @@ def _advise(
             f"{span_s / 3600:.1f} h = {shown(saves)} a day; a reclaimed machine costs its requests "
             "a retry, so keep the other half"
         )
-        found.append(_advice("spot", model, saves, text))
+        per_hour = Decimal(sums.cost - saved) / sums.held_ms * HOUR_MS * gpus
+        then = {"engine_hour_then": plain(int(per_hour)), "reclaimed": SPOT_SHARE / 100}
+        found.append(_advice("spot", model, saves, text, same.model_copy(update=then)))
     return [one for one in found if one is not None]
+
+
+def _other(
+    model: str, sums: _Sums, gpus: int, other: Rival, span_s: float, engine_hour: str
+) -> Recommendation | None:
+    """Another accelerator: as many engine-hours, by how much faster its engines work."""
+    requests = sums.requests
+    if not requests:
+        return None
+    prompt, completion = sums.prompt / requests, sums.completion / requests
+    if not prompt + completion:
+        return None
+    factor = Decimal(f"{other.work_factor(prompt, completion):.3f}")
+    then_ms = int(sums.held_ms * factor * other.gpus / gpus)
+    cost = other.per_hour * then_ms // HOUR_MS
+    saves = _per_day(sums.cost - cost, span_s)
+    text = (
+        f"{other.gpus} x {other.accelerator} in the place of {gpus} x {_named(sums)}: an engine "
+        f"needs {factor} times as long for requests of {prompt:.0f} prompt and {completion:.0f} "
+        f"answer tokens, by the planner's formulas; {_hours(sums.held_ms)} h x {factor} x "
+        f"{other.gpus} / {gpus} = {_hours(then_ms)} h x {shown(other.per_hour)}/h = {shown(cost)}, "
+        f"not {shown(sums.cost)}, in {span_s / 3600:.1f} h = {shown(saves)} a day less; measure it "
+        "before you move"
+    )
+    trial = Trial(
+        engine_hour=engine_hour,
+        engine_hour_then=plain(other.per_hour * other.gpus),
+        slots=other.slots,
+        prefill_factor=round(other.prefill_factor, 4),
+        step_factor=round(other.step_factor, 4),
+    )
+    return _advice("accelerator", model, saves, text, trial)
+
+
+def _named(sums: _Sums) -> str:
+    return " and ".join(sorted(sums.accelerators))
 
 
 def _advise_free(free: _Sums, span_s: float) -> list[Recommendation]:
@@ -215,10 +277,14 @@ def _advise_free(free: _Sums, span_s: float) -> list[Recommendation]:
     return [] if one is None else [one]
 
 
-def _advice(kind: str, model: str | None, saves: int, text: str) -> Recommendation | None:
+def _advice(
+    kind: str, model: str | None, saves: int, text: str, trial: Trial | None = None
+) -> Recommendation | None:
     if saves < LEAST_SAVING:
         return None
-    return Recommendation(kind=kind, model=model, saves_per_day=plain(saves), arithmetic=text)
+    return Recommendation(
+        kind=kind, model=model, saves_per_day=plain(saves), arithmetic=text, trial=trial
+    )
 
 
 def _per_day(saved: int, span_s: float) -> int:

@@ -81,22 +81,30 @@ def _chunk(manifest: Manifest) -> int:
 
 def _by_formula(manifest: Manifest) -> Capacity | None:
     try:
-        config = _config_of(manifest)
+        config = config_of(manifest)
         if config is None:
             return None
-        hardware = hardware_named(manifest.resources.accelerator)
         engine = Deployment(
             read_architecture(config),
-            hardware,
+            hardware_named(manifest.resources.accelerator),
             weights_of(config),
             Precision.BF16,
             manifest.resources.tensor_parallel,
             manifest.resources.pipeline_parallel,
         )
-        factor = UNMEASURED_FACTOR if hardware.is_cpu else error_factor()
+        return formula_of(engine, manifest.engine.max_num_seqs, _chunk(manifest))
     except (PenstockError, OSError, ArithmeticError):
         return None
-    reached, slots = calibrated(), manifest.engine.max_num_seqs
+
+
+def formula_of(engine: Deployment, slots: int, chunk_tokens: int) -> Capacity:
+    """One engine by the planner's formulas, at their pessimistic end.
+
+    Raises:
+        ArithmeticError: If its model's shape makes no sense.
+    """
+    factor = UNMEASURED_FACTOR if engine.hardware.is_cpu else error_factor()
+    reached = calibrated()
 
     def step_s(batch: int) -> float:
         return engine.decode_step_s(batch, CONTEXT) / reached.decode + engine.step_overhead_s
@@ -107,11 +115,17 @@ def _by_formula(manifest: Manifest) -> Capacity | None:
         prefill_tps=PROMPT / engine.prefill_s(PROMPT) * reached.prefill / factor,
         step_s=max(0.0, step_s(1) - slope) * factor,
         step_per_seq_s=slope * factor,
-        chunk_tokens=_chunk(manifest),
+        chunk_tokens=chunk_tokens,
     )
 
 
-def _config_of(manifest: Manifest) -> Mapping[str, Any] | None:
+def config_of(manifest: Manifest) -> Mapping[str, Any] | None:
+    """The model's config.json, from this machine or the catalog; None where neither has it.
+
+    Raises:
+        PenstockError: If it cannot be read.
+        OSError: If the same.
+    """
     scheme, _, rest = manifest.source.partition("://")
     if scheme == "builtin" and rest in BUILTINS:
         return load_config(BUILTINS[rest])

@@ -15,8 +15,10 @@ from models.errors import (
     NotFoundError,
     PenstockError,
     UnauthenticatedError,
+    UnavailableError,
 )
 from models.manifest import Manifest, parse_manifest
+from serving.costs import CostReport
 from serving.protocol import EnginePhase, ModelState
 from serving.rollout import RolloutView
 from serving.scaling import CapacityView, DemandView, ScalingChange
@@ -51,12 +53,15 @@ class FakePlatform:
     decisions: list[DecisionView] = field(default_factory=list)
     capacity: CapacityView = field(default_factory=lambda: CapacityView(source="unknown"))
     demand: DemandView = field(default_factory=lambda: DemandView(seconds=[]))
+    costs: CostReport | None = None
     states: list[ModelState] = field(default_factory=list)
     """States that a model shows from one read to the next; the last one stays."""
     resources: dict[str, BaseModel | str] = field(default_factory=dict)
     """Further answers to a GET, by the path below /admin/v1."""
     rollouts: list[RolloutView] = field(default_factory=list)
     """How far a rollout is from one read to the next; the last one stays."""
+    away: int = 0
+    """So many reads of a model find no controller."""
     replaced_by: int | None = None
     """Revision that is deployed in place of the one that the caller deployed."""
     events: list[EventView] = field(
@@ -146,6 +151,9 @@ class FakePlatform:
                 return told
             case "GET", ["models", name]:
                 seen = self._model(name)
+                if self.away:
+                    self.away -= 1
+                    raise UnavailableError("the controller does not answer")
                 if self.replaced_by:
                     return seen.model_copy(update={"revision": self.replaced_by})
                 if self.states:
@@ -185,6 +193,8 @@ class FakePlatform:
             case "PUT" | "DELETE", ["models", name, "adapters", _]:
                 self._model(name)
                 return Applied(model=name, revision=2, changed=True)
+            case "GET", ["costs"]:
+                return self.costs
             case "GET", ["models", name, "capacity"]:
                 self._model(name)
                 return self.capacity

@@ -2,11 +2,16 @@
 
 from decimal import Decimal
 
+import pytest
+
 from serving.controller.cost_report import Sold, report
+from serving.controller.cost_rivals import rivals
 from serving.controller.fleet_hours import FleetMeter, Row, Use, shape_of
 from serving.controller.moment import Moment
+from serving.costs import Trial
 from serving.identities import TokenPrice
-from serving.prices import Capacity, PriceBook
+from serving.money import picodollars
+from serving.prices import Capacity, GpuPrice, PriceBook
 from tests.serving.controller.world import manifest
 
 HOUR_MS = 3_600_000
@@ -62,6 +67,55 @@ def test_recommendations_show_their_arithmetic() -> None:
     assert Decimal(advice["spot"].saves_per_day) == 24 * Decimal("2.39") * Decimal("0.6")
     assert Decimal(advice["free_hosts"].saves_per_day) == 10 * Decimal("2.39")
     assert "= $23.90 a day" in advice["free_hosts"].arithmetic
+
+
+def test_other_accelerator_is_advised_where_the_planner_says_that_it_is_cheaper() -> None:
+    deployed = manifest(
+        name="big", source="hf://Qwen/Qwen3-32B", scaling={"max": 2}, engine={"max_num_seqs": 16},
+        resources={"accelerator": "a100", "gpus": 2, "tensor_parallel": 2},
+    )  # fmt: skip
+
+    def gpu(name: str, dollars: str) -> GpuPrice:
+        return GpuPrice(price_id=name, accelerator=name, capacity=Capacity.ON_DEMAND,
+                        per_hour=picodollars(dollars))  # fmt: skip
+
+    book = PriceBook((), [gpu("a100", "2.00"), gpu("h200", "3.00"), gpu("l40s", "50")])
+    found = {one.accelerator: one for one in rivals(deployed, book, 0.0)}
+    assert found.keys() >= {"h100", "h200"}, "those that have a price, and room for the model"
+    assert found.keys().isdisjoint({"a100", "b200", "cpu"})
+    h200 = found["h200"]
+    assert h200.gpus == 1
+    assert h200.step_factor == pytest.approx(h200.then.token_s(8) / h200.now.token_s(8))
+    fleet = [row("big", 48, 40, accelerator="a100")]
+    told = report(0, 86_400, [sold("big", 1500, 0, 600)], fleet, book, {"big": deployed},
+                  {"big": [h200, found.get("l40s", h200)]})  # fmt: skip
+    (advice,) = [one for one in told.recommendations if one.kind == "accelerator"]
+    factor = Decimal(f"{h200.work_factor(500, 200):.3f}")  # three requests
+    hours = 48 * factor * h200.gpus / 2
+    saves = 48 * Decimal("2.00") - hours * Decimal("3.00")
+    assert abs(Decimal(advice.saves_per_day) - saves) < Decimal("0.0001")
+    assert f"1 x h200 in the place of 2 x a100: an engine needs {factor} times" in advice.arithmetic
+    assert advice.trial is not None
+    assert (advice.trial.engine_hour, advice.trial.engine_hour_then) == ("4", "3")
+
+
+def test_only_a_model_on_accelerators_whose_shape_is_known_has_rivals() -> None:
+    book = PriceBook()
+    one = {"accelerator": "a100", "gpus": 1}
+    assert rivals(manifest(), book, 0.0) == []
+    assert rivals(manifest(source="hf://nobody/knows", resources=one), book, 0.0) == []
+
+
+def test_advice_says_what_to_replay() -> None:
+    deployed = manifest(resources=GPUS, scaling={"min": 1, "max": 2, "idle_timeout_s": 660.0})
+    told = report(0, 86_400, [], [row("guide", 48, 12, sleeps=6)], PriceBook(), {"guide": deployed})
+    trials = {one.kind: one.trial for one in told.recommendations}
+    assert trials["lower_min"] == Trial(engine_hour="4.78", engine_hour_then="4.78", min=0)
+    assert trials["shorter_idle"] == Trial(
+        engine_hour="4.78", engine_hour_then="4.78", idle_timeout_s=60.0
+    )
+    # Half of the hours at 40 %: 70 % of the price.
+    assert trials["spot"] == Trial(engine_hour="4.78", engine_hour_then="3.346", reclaimed=0.5)
 
 
 def test_cheap_or_deleted_models_get_no_advice() -> None:
