@@ -152,9 +152,10 @@ class GatewaySettings(Settings):
     """Largest body of a text request."""
     max_media_body_mib: float = Field(default=32.0, gt=0)
     """Largest body of a request with images, sounds or videos in it."""
-    bodies_mib: float = Field(default=512.0, gt=0)
-    """Memory for the bodies over 64 KiB of all requests that wait or run; one that finds no room is
-    answered 503. No organisation has more than half of it."""
+    bodies_mib: float = Field(default=384.0, gt=0)
+    """Bodies over 64 KiB of all requests that wait or run; one that finds no room is answered 503.
+    No organisation has more than half of it. While a body is sent to an engine it is there twice:
+    give the process twice as much and 200 MiB."""
     media_domains: list[str] = []
     """Hosts of which a prompt may name images, sounds and videos by URL, as JSON; private
     addresses never."""
