@@ -22,7 +22,13 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from models.errors import ConflictError, DeadlineError, ModelFailedError
+from models.errors import (
+    ConflictError,
+    DeadlineError,
+    ModelFailedError,
+    UnavailableError,
+    UnreachableError,
+)
 from serving.cli.client import AdminClient
 from serving.protocol import EnginePhase, ModelState, StartPhase
 from serving.views import Applied, EngineView, FetchView, ModelView
@@ -32,6 +38,8 @@ NO_FETCH_S = 3.0
 """A model without any host that fetches for it after this long is not waited for."""
 EVENTS = 20
 """Of a model that are looked through for why its revision went."""
+AWAY_S = 15.0
+"""For so long the platform may give no answer while one is waited for: its controller restarts."""
 LINE_STEP = 0.1
 """Where there is no terminal, a line is printed for each further share of a fetch."""
 STEPS = (
@@ -132,13 +140,16 @@ class Follower:
         admin: The platform.
         console: For progress.
         timeout_s: For all models together.
+        away_s: For so long the platform may give no answer.
     """
 
     admin: AdminClient
     console: Console
     timeout_s: float
     sleep: Callable[[float], None] = time.sleep
+    away_s: float = AWAY_S
     _told: dict[str, str] = field(default_factory=dict)
+    _heard_s: float = field(default_factory=time.monotonic)
 
     def wait(self, wanted: Sequence[Applied]) -> list[ModelView]:
         """Follows revisions to a good end: ready, or asleep with their weights at hand, or as a
@@ -148,23 +159,37 @@ class Follower:
             ModelFailedError: If engines do not start, or weights cannot be fetched.
             ConflictError: If another revision was deployed meanwhile.
             DeadlineError: If it takes too long.
+            UnavailableError: If the platform gives no answer for `away_s`.
         """
         began_s = time.monotonic()
         done: dict[str, ModelView] = {}
         with Bars(self.console) as bars:
             while True:
                 for one in wanted:
-                    if one.model not in done and (found := self._look(one, began_s, bars)):
+                    if one.model not in done and (found := self._try(one, began_s, bars)):
                         done[one.model] = found
                 if len(done) == len({one.model for one in wanted}):
                     return [done[one.model] for one in wanted]
                 if time.monotonic() - began_s >= self.timeout_s:
                     late = next(one.model for one in wanted if one.model not in done)
                     raise DeadlineError(
-                        f"{self._told[late]} after {self.timeout_s:.0f} s",
+                        f"{self._told.get(late, late)} after {self.timeout_s:.0f} s",
                         hint="it goes on; follow it with `penstock status`",
                     )
                 self.sleep(POLL_S)
+
+    def _try(self, wanted: Applied, began_s: float, bars: Bars) -> ModelView | None:
+        """As `_look`, where the platform answers."""
+        try:
+            found = self._look(wanted, began_s, bars)
+        except UnavailableError as exc:
+            away = type(exc) in (UnavailableError, UnreachableError)  # and not a model's failure
+            if not away or time.monotonic() - self._heard_s >= self.away_s:
+                raise
+            self._tell(wanted.model, str(exc))
+            return None
+        self._heard_s = time.monotonic()
+        return found
 
     def _look(self, wanted: Applied, began_s: float, bars: Bars) -> ModelView | None:
         """The model where it is at its good end."""

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from models.errors import BadRequestError, ManifestError
-from serving.cli.follow import Bars
+from models.errors import BadRequestError, ManifestError, UnavailableError
+from serving.cli.client import AdminClient
+from serving.cli.follow import Bars, Follower
 from serving.cli.wanted import name_of
 from serving.protocol import EnginePhase, ModelState, StartPhase
 from serving.rollout import CanaryView, FiguresView, RolloutView
-from serving.views import EventView, FetchView, MarkView
+from serving.views import Applied, EventView, FetchView, MarkView
 from tests.serving.cli.conftest import Run
-from tests.serving.cli.fake_platform import THEN, FakePlatform
+from tests.serving.cli.fake_platform import ADMIN_KEY, THEN, FakePlatform
 
 
 def write_manifest(folder: Path, text: str) -> str:
@@ -96,6 +97,19 @@ def test_wait_follows_the_states_until_ready(run: Run, platform: FakePlatform) -
     assert outcome.code == 0
     assert "guide is waking: because" in outcome.err
     assert "guide is ready" in outcome.err
+
+
+def test_wait_outlasts_a_controllers_restart(platform: FakePlatform) -> None:
+    platform.deploy("guide", ModelState.READY)
+    applied = [Applied(model="guide", revision=1, changed=True)]
+    console = Console(file=io.StringIO())
+    with AdminClient(platform.url, ADMIN_KEY) as admin:
+        patient = Follower(admin, console, 60.0, sleep=lambda _: None)
+        platform.away = 2
+        assert patient.wait(applied)[0].state is ModelState.READY
+        platform.away = 2
+        with pytest.raises(UnavailableError, match="the controller does not answer"):
+            Follower(admin, console, 60.0, away_s=0.0).wait(applied)
 
 
 def test_wait_follows_the_phases_of_a_start(run: Run, platform: FakePlatform) -> None:
