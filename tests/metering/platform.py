@@ -25,6 +25,8 @@ ADMIN_KEY = "pa-the-operator-of-the-test"
 TENANT_KEY = "pk-the-tenant-of-the-test"
 MODEL = "chaos"
 PATIENCE_S = 90.0
+PRICE = {"model": "*", "input": "2", "cached": "1", "output": "6", "since": "2001-01-01T00:00:00Z"}
+"""Dollars for a million tokens."""
 
 
 @dataclass
@@ -127,6 +129,8 @@ class Platform:
                         "engine": {"max_num_seqs": 12}}  # fmt: skip
             url = f"{self.controller_url}/admin/v1/models"
             (await http.post(url, json=manifest)).raise_for_status()
+            prices = f"{self.controller_url}/admin/v1/prices/tokens"
+            (await http.post(prices, json=PRICE)).raise_for_status()
             for gateway in self.urls:
                 await until(lambda url=gateway: _answers(http, f"{url}/ready"))
             await until(lambda: _both_ready(http, url))

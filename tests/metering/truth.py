@@ -1,6 +1,6 @@
 """What must be true afterwards: our tables against what tenants and engines counted themselves."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,12 @@ from serving.controller.store import Store
 from serving.controller.usage_queries import Span
 from serving.controller.usage_store import UsageStore
 from serving.controller.usage_tables import ATTEMPTS, USAGE, USAGE_HOURS
+from serving.identities import TokenPrice
+from serving.money import per_token
+from serving.prices import charge
 from serving.usage_views import ReconcileView
 from tests.metering.client import Try
+from tests.metering.platform import PRICE
 
 LEAST_SERVED = 0.5
 """Of the tries that no tenant broke off."""
@@ -26,6 +30,7 @@ class Stored:
     usage: dict[str, Any]
     attempts: dict[str, Any]
     hours: tuple[int, int, int]  # requests, prompt, completion
+    charged: int  # picodollars, by the hours
     reconciled: ReconcileView
 
 
@@ -33,10 +38,12 @@ async def read(database_url: str) -> Stored:
     """All that was stored, after what can be resolved is resolved."""
     store = await Store.open(database_url)
     try:
-        while await UsageStore(store, "bill").resolve():
+        usage = UsageStore(store, "bill")
+        while await usage.resolve():
             pass
+        await usage.share(0.0)
         sums = [func.coalesce(func.sum(USAGE_HOURS.c[n]), 0) for n in
-                ("requests", "prompt", "completion")]  # fmt: skip
+                ("requests", "prompt", "completion", "charged")]  # fmt: skip
         async with store.transaction() as db:
             rows = (await db.execute(select(USAGE))).all()
             attempts = (await db.execute(select(ATTEMPTS))).all()
@@ -48,6 +55,7 @@ async def read(database_url: str) -> Stored:
         {row.usage_id: row for row in rows},
         {row.attempt_id: row for row in attempts},
         (int(hours[0]), int(hours[1]), int(hours[2])),
+        int(hours[3]),
         reconciled,
     )
 
@@ -84,6 +92,8 @@ def faults(
         *_empty_faults(stored, tries),
         *_partial_faults(stored, tries),
         *_sum_faults(stored, at_deaths),
+        *_charge_faults(stored),
+        *_share_faults(stored),
     ]
 
 
@@ -181,4 +191,41 @@ def _sum_faults(stored: Stored, at_deaths: int) -> list[str]:
         for drift in seen.drifts
         if drift.tokens and drift.between == "usage and attempts"
     ]
+    return found
+
+
+def _charge_faults(stored: Stored) -> list[str]:
+    """Each request is charged by the price book, and the hours hold the same money."""
+    tokens = {name: per_token(PRICE[name]) for name in ("input", "cached", "output")}
+    price = TokenPrice(price_id="p", model="*", **tokens)
+    found = [
+        f"request {row.usage_id} is charged {row.price}, should be {owed}"
+        for row in stored.usage.values()
+        if row.price != (owed := charge(price, row.prompt, row.cached, row.completion))
+    ]
+    summed = sum(row.price or 0 for row in stored.usage.values())
+    if summed != stored.charged:
+        found.append(f"the hours' charges are {stored.charged}, the rows' {summed}")
+    return found
+
+
+def _share_faults(stored: Stored) -> list[str]:
+    """Each request has the shares of its attempts; those of an engine fit into its life."""
+    found = []
+    shares: defaultdict[str, float] = defaultdict(float)
+    engines: defaultdict[str, list[Any]] = defaultdict(list)
+    for row in stored.attempts.values():
+        if row.share_s is None:
+            found.append(f"attempt {row.attempt_id} has no share")
+        shares[row.usage_id] += row.share_s or 0.0
+        engines[row.engine_id].append(row)
+    for usage_id, share_s in shares.items():
+        seen = stored.usage[usage_id].engine_share_s if usage_id in stored.usage else share_s
+        if seen is None or abs(seen - share_s) > 1e-6:
+            found.append(f"request {usage_id} has a share of {seen} s, its attempts {share_s} s")
+    for engine_id, rows in engines.items():
+        # Beside wall clocks, which say when an attempt that died was last seen, within a second.
+        life_s = max(row.ended_at for row in rows) - min(row.started_at for row in rows) + 1.0
+        if (had_s := sum(row.share_s or 0.0 for row in rows)) > life_s:
+            found.append(f"attempts had {had_s:.3f} s of {engine_id}, which lived {life_s:.3f} s")
     return found
