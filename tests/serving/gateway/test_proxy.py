@@ -179,6 +179,8 @@ async def test_request_whose_engines_were_killed_by_somebody_is_no_poison(
     second_engine.script.append(fake_engine.dies_at_once)
     controller.killed = (engine.engine_id, second_engine.engine_id)
     await gateway_follows(gateway, controller, engine, second_engine)
+    reports = len(controller.reports)
+    await until(lambda: len(controller.reports) >= reports + 2)  # it has read the first's answer
     async with gateway.openai() as client:
         answer = await client.chat.completions.create(model="demo", messages=MESSAGES)
     assert answer.choices[0].message.content
