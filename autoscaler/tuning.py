@@ -23,8 +23,9 @@ KPA_PANIC = ((0.1, 2.0), (0.1, 1.1))
 HPA_WAITING: tuple[float, ...] = (1.0, 5.0, 20.0)
 HPA_SYNC_S = (5.0, 15.0)
 HPA_DOWN_S = (60.0, 300.0)
-CLAIRVOYANT_DRAIN_S = (0.25, 0.5, 1.0)
-CLAIRVOYANT_BUSY = (0.7, 0.8, 0.9, 1.0)
+CLAIRVOYANT_DRAIN_S = (2.0, 1.5, 1.0, 0.5, 0.25)
+CLAIRVOYANT_BUSY = (1.2, 1.1, 1.0, 0.9, 0.8, 0.7)
+"""Above 1: more than the engines do at four fifths of their slots."""
 
 
 def compare(scenario: Scenario, policies: Iterable[str], jobs: int = 1) -> list[Outcome]:

@@ -74,7 +74,10 @@ def main() -> int:
     try:
         with platform(folder) as running, timeline(running, found.ready):
             measure(running, options, tally, found)
-    except (OSError, RuntimeError, http.client.HTTPException, subprocess.SubprocessError) as exc:
+    except (
+        OSError, RuntimeError, http.client.HTTPException, subprocess.SubprocessError,
+        KeyboardInterrupt,
+    ) as exc:  # fmt: skip
         found.error = f"{type(exc).__name__}: {exc}"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
