@@ -6,15 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
-import venv
-import zipfile
 from collections.abc import Callable
-from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 
 from tests.helm.chart import CHART, ROOT
+from tests.helm.clean_environment import install
 
 IMAGES = ROOT / "helm" / "images"
 DOCKERFILES = sorted(IMAGES.glob("*.Dockerfile"))
@@ -51,32 +49,8 @@ def test_the_context_holds_what_the_wheel_is_built_from() -> None:
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Python of a clean environment with the wheel alone; its dependencies are those of this one,
-    which come from the same constraints, so that nothing is downloaded. No pip: its outcome hangs
-    on the machine's configuration, caches and temporary folders."""
-    folder = tmp_path_factory.mktemp("image")
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    done = subprocess.run(
-        build, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    venv.create(folder / "venv", with_pip=False)
-    made = folder / "venv" / "bin" / "python"
-    (site,) = (folder / "venv" / "lib").glob("python*/site-packages")
-    (wheel_file,) = folder.glob("penstock-*.whl")
-    with zipfile.ZipFile(wheel_file) as wheel:
-        wheel.extractall(site)  # which is all that an installer does, but for the commands
-    (installed,) = distributions(name="penstock", path=[str(site)])
-    for command in installed.entry_points.select(group="console_scripts"):
-        script = made.with_name(command.name)
-        script.write_text(
-            f"#!{made}\nimport sys\nfrom {command.module} import {command.attr}\n"
-            f"sys.exit({command.attr}())\n"
-        )
-        script.chmod(0o755)
-    ours = next(path for path in sys.path if path.endswith("site-packages"))
-    (site / "dependencies.pth").write_text(ours + "\n")
-    return made
+    """Python of a clean environment with the wheel alone, as the Dockerfiles make it."""
+    return install(ROOT, tmp_path_factory.mktemp("image"))
 
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
