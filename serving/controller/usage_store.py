@@ -174,10 +174,7 @@ class UsageStore:
         On PostgreSQL a request and its attempt that are stored at the same moment do not see each
         other. Returns how many there were.
         """
-        told = select(ATTEMPTS.c.attempt_id).where(
-            ATTEMPTS.c.usage_id == USAGE.c.usage_id, ATTEMPTS.c.share_s.is_not(None)
-        )
-        unsaid = and_(USAGE.c.stored_at >= since, USAGE.c.engine_share_s.is_(None), told.exists())
+        unsaid = and_(USAGE.c.stored_at >= since, USAGE.c.engine_share_s.is_(None), _TOLD)
         async with self._store.transaction() as db:
             result = await db.execute(update(USAGE).where(unsaid).values(engine_share_s=_SHARE))
             return result.rowcount
@@ -212,6 +209,13 @@ _SHARE = (
 )
 
 
+_TOLD = (
+    select(ATTEMPTS.c.attempt_id)
+    .where(ATTEMPTS.c.usage_id == USAGE.c.usage_id, ATTEMPTS.c.share_s.is_not(None))
+    .exists()
+)
+
+
 def _charge(row: Any, tokens: TokenCounts, book: PriceBook) -> int | None:
     """What a request is charged, in picodollars; None where nobody set a price for it."""
     price = book.token_price(row.model, row.tier, row.at)
@@ -224,7 +228,7 @@ def _charge(row: Any, tokens: TokenCounts, book: PriceBook) -> int | None:
 async def _add_shares(db: AsyncConnection, usage_ids: Sequence[str]) -> None:
     """Adds up anew what the attempts of these requests had of their engines."""
     if usage_ids:
-        mine = USAGE.c.usage_id.in_(usage_ids)
+        mine = and_(USAGE.c.usage_id.in_(usage_ids), _TOLD)
         await db.execute(update(USAGE).where(mine).values(engine_share_s=_SHARE))
 
 
