@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,8 @@ import pytest
 from serving.controller.events import EventLog
 from serving.controller.registry import Limits, Registry
 from serving.controller.store import Store
+from tests.metering.postgres import Postgres
+from tests.serving.controller.databases import postgres
 from tests.serving.controller.world import World, settings
 
 
@@ -23,6 +25,13 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     asyncio.run(make())
     return path
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Postgres]:
+    """A PostgreSQL for all who leave it alive; each takes databases of names of its own."""
+    with postgres() as running:
+        yield running
 
 
 @pytest.fixture

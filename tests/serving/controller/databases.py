@@ -15,7 +15,7 @@ def postgres() -> Iterator[Postgres]:
     """A server that runs; skips the test with a reason where none can."""
     if (reason := obstacle()) is not None:
         pytest.skip(reason)
-    # Its last checkpoint took up to a minute on a busy disk.
+    # Each new database is hundreds of files, and no test here pulls the plug.
     with running(durable=False) as server:
         yield server
 

@@ -1,7 +1,7 @@
 """The lease and the fence on both databases: one holder at a time, no write of an earlier one."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 from sqlalchemy import update
@@ -12,16 +12,10 @@ from serving.controller.leader_lease import LeaseRow
 from serving.controller.leader_tables import LEADERSHIP
 from serving.controller.store import Store, StoredEvent
 from tests.metering.postgres import Postgres
-from tests.serving.controller.databases import fresh_database, postgres
+from tests.serving.controller.databases import fresh_database
 
 LONG_S = 3600.0
 EVENT = StoredEvent(1.0, "deployed", "guide", None, "first")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    with postgres() as running:
-        yield running
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -1,6 +1,6 @@
 """The autoscaler's rows on a PostgreSQL, where types are strict: written, read, dropped."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -11,14 +11,8 @@ from serving.controller.capacities import Kind
 from serving.controller.recorded import DemandSecond
 from serving.controller.store import Store
 from tests.metering.postgres import Postgres
-from tests.serving.controller.databases import fresh_database, postgres
+from tests.serving.controller.databases import fresh_database
 from tests.serving.controller.test_scaling_log import change
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    with postgres() as server:
-        yield server
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -24,17 +24,11 @@ from serving.prices import Capacity, NewGpuPrice, NewTokenPrice
 from serving.shares import MeterKind, MeterReport, ShareReport
 from serving.tenancy import NewAccount, NewKey, NewProject, ProjectChange, Rotation
 from tests.metering.postgres import Postgres
-from tests.serving.controller.databases import fresh_database, postgres
+from tests.serving.controller.databases import fresh_database
 
 numbers = itertools.count()
 AT = 1_700_000_000.0
 ACT = Act(make_record("pa-operator", Role.ADMIN, "operator"), AT, "req-1")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    with postgres() as running:
-        yield running
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

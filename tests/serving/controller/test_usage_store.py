@@ -32,18 +32,12 @@ from serving.metered import (
 from serving.prices import NewTokenPrice
 from serving.usage_views import GroupBy
 from tests.metering.postgres import Postgres
-from tests.serving.controller.databases import fresh_database, postgres
+from tests.serving.controller.databases import fresh_database
 
 AT = 1_700_000_000.0
 ALL_TIME = Span(0, 2e9)
 ACT = Act(make_record("pa-operator", Role.ADMIN, "operator"), AT)
 numbers = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def server() -> object:
-    with postgres() as running:
-        yield running
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
