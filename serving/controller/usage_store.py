@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Table, and_, delete, func, select, update
+from sqlalchemy import Table, and_, delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
 from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
@@ -20,6 +20,7 @@ from serving.prices import PriceBook, charge
 
 RESOLVED_AT_ONCE = 500
 PRUNED_AT_ONCE = 5000
+SHARE_GRAIN_S = 1e-6
 
 HOUR_KEY = ("hour", "org_id", "project_id", "key_id", "model", "tier")
 
@@ -128,7 +129,7 @@ class UsageStore:
             last = and_(ATTEMPTS.c.attempt_id == USAGE.c.attempt_id, ~USAGE.c.known)
             columns = [ATTEMPTS.c[field.name].label(f"a_{field.name}") for field in _TOKENS]
             query = select(USAGE, *columns).join(ATTEMPTS, last).limit(RESOLVED_AT_ONCE)
-            waiting = (await db.execute(query)).all()
+            waiting = sorted((await db.execute(query)).all(), key=lambda row: str(row.usage_id))
         if not waiting:
             return 0
         book = await self._book()
@@ -169,12 +170,14 @@ class UsageStore:
         return deleted
 
     async def share(self, since: float) -> int:
-        """Fills in the shares of requests stored since then of which attempts have told.
+        """Corrects the shares of requests stored since then that are not those of their attempts.
 
         On PostgreSQL a request and its attempt that are stored at the same moment do not see each
         other. Returns how many there were.
         """
-        unsaid = and_(USAGE.c.stored_at >= since, USAGE.c.engine_share_s.is_(None), _TOLD)
+        share = USAGE.c.engine_share_s
+        wrong = or_(share.is_(None), func.abs(share - _SHARE) > SHARE_GRAIN_S)
+        unsaid = and_(USAGE.c.stored_at >= since, _TOLD, wrong)
         async with self._store.transaction() as db:
             result = await db.execute(update(USAGE).where(unsaid).values(engine_share_s=_SHARE))
             return result.rowcount
@@ -229,6 +232,11 @@ async def _add_shares(db: AsyncConnection, usage_ids: Sequence[str]) -> None:
     """Adds up anew what the attempts of these requests had of their engines."""
     if usage_ids:
         mine = and_(USAGE.c.usage_id.in_(usage_ids), _TOLD)
+        if db.dialect.name == "postgresql":
+            # Two hosts may tell of one request at once: the second waits here, and its update,
+            # a statement of its own, then sees what the first has told. In one order everywhere.
+            rows = select(USAGE.c.usage_id).where(mine).order_by(USAGE.c.usage_id)
+            await db.execute(rows.with_for_update())
         await db.execute(update(USAGE).where(mine).values(engine_share_s=_SHARE))
 
 
