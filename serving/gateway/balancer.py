@@ -1,7 +1,8 @@
 """Which engine takes the next request of a model. Pure: time is an argument.
 
 A request goes to the engine that has likely seen its prompt's beginning (`affinity`), unless that
-one has more than BOUND times an equal share of the work lately and is busy: then on along the ring.
+one has more than BOUND times an equal share of the work lately and of what is to be done: then on
+along the ring.
 Where it went is remembered, so that the next with this beginning finds it there; it waits there
 behind some prompts more than others would, for most of its own need not be computed. On Mooncake's
 trace (`make bench-affinity`) the ring alone, each prompt going on where its engine is busy, has
@@ -199,8 +200,14 @@ class Balancer:
         return BOUND * work / sum(self._share(one, now_s) for one in self._routed.values())
 
     def _is_within(self, bound: float, endpoint: Endpoint, now_s: float) -> bool:
-        """An idle engine takes its prompts whatever it did before: nobody waits for that."""
-        return not endpoint.in_flight or endpoint.work <= bound * self._share(endpoint, now_s)
+        """One that has less to do than its part takes its prompts whatever it did before: nobody
+        waits for that."""
+        share = self._share(endpoint, now_s)
+        if not endpoint.in_flight or endpoint.work <= bound * share:
+            return True
+        everyone = self._routed.values()
+        shares = sum(self._share(one, now_s) for one in everyone)
+        return endpoint.outstanding * shares < sum(one.outstanding for one in everyone) * share
 
     def _share(self, endpoint: Endpoint, now_s: float) -> float:
         age = (now_s - endpoint.since_s) / WARM_UP_S

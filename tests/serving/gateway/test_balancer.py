@@ -209,6 +209,22 @@ def test_busy_engine_with_more_than_its_share_passes_a_key_on() -> None:
     assert max(engines.count(name) for name in engines) <= 1.25 * 40 / 4 + 1
 
 
+def test_engine_that_did_more_before_has_its_part_of_a_burst() -> None:
+    one = balancer(route("a", slots=99), route("b", slots=99))
+    for _ in range(100):  # one long session, alone
+        endpoint, wants = taken(one, ticket(1000, keys=prompt_keys(0)))
+        one.release(endpoint, wants)
+    burst = [take(one, ticket(10, 100, keys=prompt_keys(number))) for number in range(1, 33)]
+    assert 8 <= burst.count("a") <= 24
+
+
+def test_new_endpoint_beside_others_warms_up_for_known_beginnings_too() -> None:
+    one = balancer(route("a", slots=999), route("b", slots=999))
+    one.update([route(name, slots=999) for name in "abc"], 100.0)
+    fresh = [take(one, ticket(10, keys=prompt_keys(number)), now_s=100.0) for number in range(110)]
+    assert 0 < fresh.count("c") < 20
+
+
 def test_new_endpoint_beside_others_warms_up() -> None:
     one = balancer(route("a", slots=999), route("b", slots=999))
     one.update([route(name, slots=999) for name in "abc"], 100.0)
