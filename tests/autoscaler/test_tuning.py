@@ -67,10 +67,10 @@ def within(budget: Budget) -> float | None:
 
 def test_processes_find_what_one_finds() -> None:
     short = replace(SCENARIO, trace=make_trace("short", [(i / 5, 2000, 50) for i in range(150)]))
-    names = ["static", "hpa", "clairvoyant"]
+    names = ["static", "hpa"]
     alone = compare(short, names)
     assert compare(short, names, jobs=2) == alone
-    assert set(names) & set(GRIDS) == {"hpa", "clairvoyant"}
+    assert set(names) & set(GRIDS) == {"hpa"}
 
 
 def test_json_has_the_promised_shape() -> None:
