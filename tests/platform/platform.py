@@ -117,7 +117,12 @@ class Platform:
         return next(model for model in self.items("models") if model["name"] == name)
 
     def engine_metric(self, model: str, name: str) -> float:
-        """One of vLLM's metrics, from the model's only engine, asked as a gateway would."""
+        """One of vLLM's metrics, from the model's only engine."""
+        (value,) = self.engine_metrics(model, name).values()
+        return value
+
+    def engine_metrics(self, model: str, name: str) -> dict[str, float]:
+        """One of vLLM's metrics, by engine_id, asked as a gateway would."""
         token = (self.data_dir / "internal-token").read_text().strip()
         routes = httpx.get(
             f"http://127.0.0.1:{self.state['ports']['controller']}/internal/v1/routes?after=0",
@@ -125,14 +130,17 @@ class Platform:
             timeout=30,
         ).json()
         (route,) = [route for route in routes["models"] if route["name"] == model]
-        (endpoint,) = route["endpoints"]
-        text = httpx.get(
-            f"{endpoint['url']}/metrics",
-            headers={"Authorization": f"Bearer {endpoint['token']}"},
-            timeout=30,
-        ).text
-        lines = [line for line in text.splitlines() if line.startswith((name + "{", name + " "))]
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+        found = {}
+        for endpoint in route["endpoints"]:
+            text = httpx.get(
+                f"{endpoint['url']}/metrics",
+                headers={"Authorization": f"Bearer {endpoint['token']}"},
+                timeout=30,
+            ).text
+            starts = (name + "{", name + " ")
+            lines = [line for line in text.splitlines() if line.startswith(starts)]
+            found[endpoint["engine_id"]] = sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+        return found
 
     def logs(self) -> str:
         """The ends of all parts' logs, for a failed assertion."""
