@@ -15,7 +15,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench_overhead import INTERRUPTED, LARGE, MAKE_MODEL, BenchError, platform
+from scripts.bench_overhead import INTERRUPTED, MAKE_MODEL
+from scripts.own_platform import LARGE, BenchError, platform
 
 GUIDELLM = "guidellm==0.8.1"
 PEERS = Path(os.environ.get("PENSTOCK_PEERS_DIR") or Path.home() / ".cache/penstock/peers")

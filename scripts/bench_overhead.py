@@ -2,165 +2,47 @@
 
 Starts a platform of its own, deploys the built-in model and one of 100M parameters with random
 weights, and lets `penstock bench --versus` run both ways in turn, in at least ten pairs at each
-concurrency. Prints a table and, last, one JSON line. Run it on a machine that does nothing else:
-the load average before and after stands in the line.
+concurrency. With the built-in model, whose engine is so fast that the way shows, it also runs a
+Rust router (which cannot show the engine's token: nginx does on its way, and is measured alone too)
+and LiteLLM in front of the same engine, each in turn with the platform. Prints a table
+and, last, one JSON line, whatever went wrong: the line says under `problems` what could not be
+measured. Run it on a machine that does nothing else: the load average before and after stands in
+the line.
 """
 
 import argparse
+import asyncio
 import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
-import yaml
 from rich.console import Console
 from rich.table import Table
 
-PENSTOCK = Path(sys.executable).with_name("penstock")
+from scripts.own_platform import DEMO, LARGE, BenchError, Platform, Subject, platform
+from scripts.peers.gateways import Park, describe
+from scripts.peers.processes import PeerError
+
 MAKE_MODEL = Path(__file__).with_name("make_model.py")
+SETUP_PEERS = Path(__file__).with_name("peers") / "setup.sh"
 INPUT_TOKENS = 64
 TRUSTED_PAIRS = 10
 INTERRUPTED = 130
-
-
-class BenchError(Exception):
-    """A command that the benchmark needs did not do what it should."""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model to measure with."""
-
-    name: str
-    output_tokens: int
-    least_requests: int
-    """Requests of a run, where its visitors are fewer."""
-
-    def manifest(self, source: str) -> dict[str, object]:
-        """One engine that is always awake, with room for the highest concurrency."""
-        return {
-            "name": self.name,
-            "source": source,
-            "engine": {"max_num_seqs": 64, "max_model_len": 1024, "kv_cache_gib": 0.75},
-            "resources": {"memory_gib": 3},
-            "scaling": {"min": 1, "max": 1},
-        }
-
-
-LARGE = Subject("random-100m", 48, 4)
-DEMO = Subject("demo", 64, 8)
-
-
-@dataclass(frozen=True)
-class Platform:
-    """A platform of this benchmark's own."""
-
-    data_dir: Path
-    environment: Mapping[str, str]
-
-    @property
-    def state(self) -> dict[str, object]:
-        return dict(json.loads((self.data_dir / "platform.json").read_text()))
-
-    @property
-    def url(self) -> str:
-        return str(self.state["url"])
-
-    def penstock(self, *arguments: str, url: str | None = None) -> str:
-        """Runs a command; gives back what it says on stdout. Its stderr goes to ours.
-
-        Raises:
-            BenchError: It failed.
-        """
-        where = {} if url is None else {"PENSTOCK_URL": url}
-        done = subprocess.run(
-            [PENSTOCK, *arguments], env={**self.environment, **where}, stdout=subprocess.PIPE,
-            text=True, check=False,
-        )  # fmt: skip
-        if done.returncode not in (0, 1):  # 1: a comparison that is not valid, and says why
-            raise BenchError(f"penstock {arguments[0]} ended with {done.returncode}")
-        return done.stdout
-
-    def deploy(self, subject: Subject, source: str) -> None:
-        """Deploys a model and waits until it is awake."""
-        file = self.data_dir / f"{subject.name}.yaml"
-        file.write_text(yaml.safe_dump(subject.manifest(source)))
-        self.penstock("deploy", "-f", str(file), url=self.url)
-
-    def engine(self, model: str) -> tuple[str, str]:
-        """URL and token of the model's engine, as the gateways are told them.
-
-        Raises:
-            BenchError: There is not exactly one.
-        """
-        ports = self.state["ports"]
-        token = (self.data_dir / "internal-token").read_text().strip()
-        routes = httpx.get(
-            f"http://127.0.0.1:{dict(ports)['controller']}/internal/v1/routes?after=0",  # type: ignore[call-overload]
-            headers={"Authorization": f"Bearer {token}"},
-        ).json()
-        found = [e for m in routes["models"] if m["name"] == model for e in m["endpoints"]]
-        if len(found) != 1:
-            raise BenchError(f"{model} has {len(found)} engines, not one")
-        return str(found[0]["url"]), str(found[0]["token"])
-
-    def cpu_s(self) -> dict[str, float]:
-        """CPU seconds so far of each part; engines are children of the launcher."""
-        parts: dict[str, dict[str, int]] = self.state["parts"]  # type: ignore[assignment]
-        used: dict[str, float] = {}
-        for name, part in parts.items():
-            try:
-                process = psutil.Process(part["pid"])
-                children = process.children(recursive=True)
-            except psutil.NoSuchProcess:
-                continue
-            used[name] = _cpu_s([process])
-            below = "engine" if name == "launcher" else name
-            used[below] = used.get(below, 0.0) + _cpu_s(children)
-        return used
-
-
-def _cpu_s(processes: Sequence[psutil.Process]) -> float:
-    total_s = 0.0
-    for process in processes:
-        try:
-            times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total_s += times.user + times.system
-    return total_s
-
-
-@contextmanager
-def platform(folder: Path) -> Iterator[Platform]:
-    """Starts a platform, and stops it after use.
-
-    Raises:
-        BenchError: It does not start.
-    """
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PENSTOCK_", "RAY_"))}
-    keys = {
-        "PENSTOCK_ADMIN_KEY": secrets.token_urlsafe(24),
-        "PENSTOCK_API_KEY": secrets.token_urlsafe(24),
-    }
-    running = Platform(folder / "data", clean | keys)
-    where = ("--data-dir", str(running.data_dir))
-    running.penstock("up", "--detach", "--port", "0", "--no-deploy", *where)
-    try:
-        yield running
-    finally:
-        running.penstock("down", *where)
+PEERS = ("nginx", "rust_router", "litellm")
+BESIDE_CONCURRENCY = 32
+BAR_OVER_RUST_ROUTER = 0.9
 
 
 @dataclass(frozen=True)
@@ -174,18 +56,30 @@ class Found:
     complaints: tuple[str, ...]
 
 
-def measure(running: Platform, subject: Subject, concurrency: int, pairs: int) -> Found:
-    """Runs the pairs.
+@dataclass(frozen=True)
+class Other:
+    """A server that the platform is compared with."""
+
+    url: str
+    key: str
+    model: str
+
+
+def measure(
+    running: Platform, subject: Subject, concurrency: int, pairs: int, other: Other | None = None
+) -> Found:
+    """Runs the pairs: against the bare engine, or another server.
 
     Raises:
         BenchError: A command failed.
     """
-    url, token = running.engine(subject.name)
+    if other is None:
+        other = Other(*running.engine(subject.name), subject.name)
     requests = max(concurrency, subject.least_requests)
     before, client_before_s = running.cpu_s(), _children_s()
     said = running.penstock(
-        "bench", running.url, "--model", subject.name, "--versus", url, "--versus-api-key", token,
-        "--versus-model", subject.name, "--concurrency", str(concurrency),
+        "bench", running.url, "--model", subject.name, "--versus", other.url, "--versus-api-key",
+        other.key, "--versus-model", other.model, "--concurrency", str(concurrency),
         "--requests", str(requests), "--input-tokens", str(INPUT_TOKENS),
         "--output-tokens", str(subject.output_tokens), "--ignore-eos", "--pairs", str(pairs),
         "--output", "json",
@@ -193,8 +87,38 @@ def measure(running: Platform, subject: Subject, concurrency: int, pairs: int) -
     after = running.cpu_s()
     used = {name: round(after[name] - before.get(name, 0.0), 2) for name in after}
     used["client"] = round(_children_s() - client_before_s, 2)
-    answer = json.loads(said)
-    return Found(concurrency, answer["figures"], used, tuple(answer["complaints"]))
+    try:
+        answer = json.loads(said)
+        return Found(concurrency, answer["figures"], used, tuple(answer["complaints"]))
+    except (ValueError, KeyError) as error:
+        raise BenchError(f"penstock bench said no comparison: {error}") from error
+
+
+async def measure_beside(
+    running: Platform, name: str, pairs: int, folder: Path, venvs: Path
+) -> Found | None:
+    """The platform and another gateway, in turn before the same engine of the built-in model; None
+    where that gateway is not installed.
+
+    Raises:
+        BenchError: A command failed.
+        PeerError: The other gateway does not serve.
+    """
+    url, token = running.engine(DEMO.name)
+    async with AsyncExitStack() as stack:
+        park: Park = Park(folder, venvs, url, stack, token)
+        try:
+            if name == "rust_router":  # shows engines no token: nginx does, on its way
+                if (before := await park.start("nginx")) is None:
+                    return None
+                park = Park(folder, venvs, before.url, stack)
+            peer = await park.start(name)
+        except PeerError as error:
+            raise PeerError(f"{error} {describe(folder, name)}") from error
+        if peer is None:
+            return None
+        other = Other(peer.url, peer.key, DEMO.name)
+        return measure(running, DEMO, BESIDE_CONCURRENCY, pairs, other)
 
 
 def _children_s() -> float:
@@ -238,86 +162,148 @@ def figures(found: Sequence[Found]) -> dict[str, object]:
     return shown
 
 
-def json_line(
-    found: Mapping[Subject, Sequence[Found]], pairs: int, load: tuple[float, float]
-) -> dict[str, object]:
-    """The last line: the 100M model's figures outside, those of the built-in one under `demo`."""
-    line: dict[str, object] = {"bench": "overhead"}
-    if LARGE in found:
-        line |= figures(found[LARGE])
-    if DEMO in found:
-        line["demo"] = figures(found[DEMO])
-    return line | {"pairs": pairs, "load_average": {"before": load[0], "after": load[1]}}
+@dataclass
+class Report:
+    """What is known so far, and what went wrong."""
+
+    pairs: int
+    found: dict[Subject, list[Found]] = field(default_factory=dict)
+    beside: dict[str, Found] = field(default_factory=dict)  # by the other gateway's name
+    parts_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    left_out: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    load_before: float = field(default_factory=lambda: os.getloadavg()[0])
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Notes how long a part takes, and what of it cannot be measured."""
+        began_s = time.monotonic()
+        try:
+            yield
+        except (
+            BenchError, PeerError, OSError, ValueError, httpx.HTTPError, psutil.Error,
+            subprocess.CalledProcessError,
+        ) as error:  # fmt: skip
+            self.problems.append(f"{name}: {error}")
+            sys.stderr.write(f"error: {self.problems[-1]}\n")
+        finally:
+            self.parts_s[name] += time.monotonic() - began_s
+
+    def line(self) -> dict[str, object]:
+        """The last line: the 100M model's figures outside, those of the built-in one under `demo`,
+        and there under `beside` what each other gateway showed."""
+        line: dict[str, object] = {"bench": "overhead"}
+        if self.found.get(LARGE):
+            line |= figures(self.found[LARGE])
+        demo: dict[str, object] = figures(self.found[DEMO]) if self.found.get(DEMO) else {}
+        if self.beside:
+            demo["beside"] = {name: figures([one]) for name, one in self.beside.items()}
+        load = {"before": round(self.load_before, 2), "after": round(os.getloadavg()[0], 2)}
+        return line | {
+            "demo": demo or None, "pairs": self.pairs,
+            "bars": {"throughput_ratio_c32": 0.98, "demo_over_rust_router": BAR_OVER_RUST_ROUTER},
+            "parts_s": {name: round(taken, 1) for name, taken in self.parts_s.items()},
+            "load_average": load, "left_out": self.left_out, "problems": self.problems,
+        }  # fmt: skip
 
 
-def table(found: Mapping[Subject, Sequence[Found]]) -> Table:
+def table(report: Report) -> Table:
     """The same for a terminal."""
-    rows = Table(title="Platform (A) over bare engine (B)", title_justify="left", show_edge=False)
+    rows = Table(title="Platform (A) over another way (B)", title_justify="left", show_edge=False)
     rows.add_column("model")
+    rows.add_column("B")
     for heading in ("at once", "A tokens/s", "B tokens/s", "A / B", "95 %", "TTFT p50 added ms",
                     "p99 added ms", "CPU s gateway", "engine", "client"):  # fmt: skip
         rows.add_column(heading, justify="right")
-    for subject, each in found.items():
-        for one in each:
-            rate, ttft = one.compared["output_rate"], one.compared["ttft_p50"]
-            tail = one.compared["ttft_p99"]
-            rows.add_row(
-                subject.name,
-                str(one.concurrency),
-                f"{rate['a']:,.0f}",
-                f"{rate['b']:,.0f}",
-                f"{rate['ratio']['estimate']:.3f}",
-                f"{rate['ratio']['low']:.3f} to {rate['ratio']['high']:.3f}",
-                f"{ttft['added']['estimate'] * 1000:.2f}",
-                f"{tail['added']['estimate'] * 1000:.2f}",
-                *(f"{one.cpu_s.get(part, 0.0):.1f}" for part in ("gateway", "engine", "client")),
-            )
+    shown = [(subject.name, "bare", one) for subject, each in report.found.items() for one in each]
+    shown += [(DEMO.name, name, one) for name, one in report.beside.items()]
+    for model, other, one in shown:
+        rate, ttft = one.compared["output_rate"], one.compared["ttft_p50"]
+        tail = one.compared["ttft_p99"]
+        rows.add_row(
+            model,
+            other,
+            str(one.concurrency),
+            f"{rate['a']:,.0f}",
+            f"{rate['b']:,.0f}",
+            f"{rate['ratio']['estimate']:.3f}",
+            f"{rate['ratio']['low']:.3f} to {rate['ratio']['high']:.3f}",
+            f"{ttft['added']['estimate'] * 1000:.2f}",
+            f"{tail['added']['estimate'] * 1000:.2f}",
+            *(f"{one.cpu_s.get(part, 0.0):.1f}" for part in ("gateway", "engine", "client")),
+        )
     return rows
 
 
+def peers_folder(given: Path | None, report: Report) -> Path:
+    """Where the other gateways are installed; made where it is missing and can be."""
+    command = [SETUP_PEERS, *([given] if given else [])]
+    with report.part("install"):
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        return Path(done.stdout.splitlines()[-1])
+    default = os.environ.get("PENSTOCK_PEERS_DIR") or Path.home() / ".cache/penstock/peers"
+    return given or Path(default)
+
+
+def run(parsed: argparse.Namespace, report: Report, folder: Path) -> None:
+    """Measures what is asked for; what fails is noted, and does not end the rest."""
+    sources = {}
+    if "demo" in parsed.models or parsed.beside:
+        sources[DEMO] = "builtin://guide"
+    if "100m" in parsed.models:
+        with report.part("make 100m"):
+            subprocess.run([sys.executable, MAKE_MODEL, folder / "100m"], check=True,
+                           stdout=sys.stderr)  # fmt: skip
+            sources[LARGE] = (folder / "100m").as_uri()
+    venvs = peers_folder(parsed.peers, report) if parsed.beside else Path()
+    with report.part("platform"), platform(folder) as running:
+        for subject in sorted(sources, key=lambda one: one is DEMO):
+            with report.part(f"deploy {subject.name}"):
+                running.deploy(subject, sources[subject])
+            if subject is LARGE or "demo" in parsed.models:
+                for concurrency in parsed.concurrency:
+                    sys.stderr.write(f"{subject.name}, {concurrency} at once\n")
+                    with report.part(f"{subject.name} at {concurrency}"):
+                        one = measure(running, subject, concurrency, report.pairs)
+                        report.found.setdefault(subject, []).append(one)
+            for name in parsed.beside if subject is DEMO else ():
+                sys.stderr.write(f"{subject.name}, beside {name}\n")
+                with report.part(f"beside {name}"):
+                    beside = asyncio.run(measure_beside(running, name, report.pairs, folder, venvs))
+                    if beside is None:
+                        report.left_out.append(name)
+                    else:
+                        report.beside[name] = beside
+            with report.part(f"delete {subject.name}"):
+                running.penstock("delete", subject.name, url=running.url)
+            time.sleep(1)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line."""
+    """Runs the command line; 1 where something could not be measured."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=TRUSTED_PAIRS)
     parser.add_argument("--quick", action="store_true", help="three pairs: too few for an interval")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--models", nargs="+", choices=("100m", "demo"), default=["100m", "demo"])
+    parser.add_argument("--models", nargs="*", choices=("100m", "demo"), default=["100m", "demo"])
+    parser.add_argument("--beside", nargs="*", choices=PEERS, default=list(PEERS),
+                        help="other gateways, or none, before the built-in model")  # fmt: skip
+    parser.add_argument("--peers", type=Path, help="folder of the other gateways' environments")
     parsed = parser.parse_args(argv)
-    pairs = 3 if parsed.quick else parsed.pairs
+    report = Report(3 if parsed.quick else parsed.pairs)
     # So that the platform is stopped then too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    said = Console(stderr=True, highlight=False, soft_wrap=True)
-    load_before = os.getloadavg()[0]
-    found: dict[Subject, list[Found]] = {}
+    code = 0
     try:
         with tempfile.TemporaryDirectory(prefix="overhead-") as name:
-            folder = Path(name)
-            sources = {}
-            if "100m" in parsed.models:
-                subprocess.run([sys.executable, MAKE_MODEL, folder / "100m"], check=True,
-                               stdout=sys.stderr)  # fmt: skip
-                sources[LARGE] = (folder / "100m").as_uri()
-            if "demo" in parsed.models:
-                sources[DEMO] = "builtin://guide"
-            with platform(folder) as running:
-                for subject, source in sources.items():
-                    running.deploy(subject, source)
-                    found[subject] = []
-                    for concurrency in parsed.concurrency:
-                        said.print(f"{subject.name}, {concurrency} at once, {pairs} pairs")
-                        one = measure(running, subject, concurrency, pairs)
-                        found[subject].append(one)
-                    running.penstock("delete", subject.name, url=running.url)
-                    time.sleep(1)
+            run(parsed, report, Path(name))
     except KeyboardInterrupt:
-        return INTERRUPTED
-    except (BenchError, subprocess.CalledProcessError) as error:
-        said.print(f"error: {error}")
-        return 1
-    Console(width=150, highlight=False).print(table(found))
-    load = (round(load_before, 2), round(os.getloadavg()[0], 2))
-    sys.stdout.write(json.dumps(json_line(found, pairs, load)) + "\n")
-    return 0
+        report.problems.append("interrupted")
+        code = INTERRUPTED
+    finally:
+        Console(width=160, highlight=False).print(table(report))
+        sys.stdout.write(json.dumps(report.line()) + "\n")
+    return code or (1 if report.problems else 0)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ http {{
   server {{
     listen 127.0.0.1:{port} backlog=4096;
     location / {{ proxy_pass http://engine; proxy_http_version 1.1;
-      proxy_set_header Connection ""; proxy_buffering off; keepalive_requests 1000000; }}
+      proxy_set_header Connection ""; proxy_buffering off; keepalive_requests 1000000;
+      {authorization} }}
   }}
 }}
 """
@@ -148,11 +149,19 @@ class Park:
         port = free_port()
         config = self._folder / "nginx.conf"
         address = urlsplit(self._upstream).netloc
-        config.write_text(NGINX.format(folder=self._folder, port=port, upstream=address))
+        authorization = (
+            f'proxy_set_header Authorization "Bearer {self._token}";' if self._token else ""
+        )
+        config.write_text(
+            NGINX.format(
+                folder=self._folder, port=port, upstream=address, authorization=authorization
+            )
+        )
         command = [binary, "-c", str(config), "-p", str(self._folder)]
         return await self._spawn("nginx", port, "none", command, {})
 
     async def _rust_router(self) -> Peer | None:
+        """Shows no token where it looks whether a server lives: that has to ask for none."""
         python = self._venvs / "rust-router/bin/python"
         if not python.exists():
             return None
@@ -162,9 +171,8 @@ class Park:
             "--port", str(port), "--worker-urls", self._upstream,
             "--policy", "round_robin", "--prometheus-port", str(free_port()),
             "--max-concurrent-requests", "4096",
-            *(["--api-key", self._token] if self._token else []),
         ]  # fmt: skip
-        return await self._spawn("rust_router", port, self._token or "none", command, {})
+        return await self._spawn("rust_router", port, "none", command, {})
 
     async def _litellm(self) -> Peer | None:
         binary = self._venvs / "litellm/bin/litellm"
