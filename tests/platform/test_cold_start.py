@@ -1,10 +1,14 @@
 """Many sleepers at once, and starts that are struck in their middle: served, or clearly failed."""
 
+import contextlib
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
 
 import httpx
 import psutil
@@ -103,6 +107,7 @@ def test_five_sleepers_at_once_are_served_in_order_and_no_slower_than_in_turn(
     for _ in range(ROUNDS):
         turns_s = in_turn_s(admin, client, names)
         shares.append(at_once_s(admin, client, names) / turns_s)
+        print(f"five at once against one after the other: {shares[-1]:.2f} of {turns_s:.2f} s")
         if shares[-1] < NO_WORSE:
             break
     assert shares[-1] < NO_WORSE, shares
@@ -128,17 +133,32 @@ def at_once_s(admin: httpx.Client, client: OpenAI, names: Sequence[str]) -> floa
     for one in asked:
         one.join()
     took_s = time.monotonic() - began_s
-    last = {name: starts_of(admin, name)[-1] for name in names}
-    assert sorted(names, key=lambda name: bound_at(last[name])) == [*reversed(names)]
+    assert_bound_as_they_came(admin, [whole_start(admin, name) for name in names])
     return took_s
 
 
-def bound_at(start: dict[str, object]) -> str:
-    """Sorts by the time at which the start was bound to its host."""
-    marks = {mark["phase"]: mark["at_s"] for mark in start["marks"]}  # type: ignore[attr-defined]
-    began = time.mktime(time.strptime(str(start["began_at"])[:19], "%Y-%m-%dT%H:%M:%S"))
-    fraction = float("0" + str(start["began_at"])[19:].split("Z")[0].split("+")[0])
-    return f"{began + fraction + marks['bound']:020.6f}"
+def whole_start(admin: httpx.Client, model: str) -> dict[str, object]:
+    """The model's last start, once the gateway has told when its request came."""
+
+    def told() -> dict[str, object] | None:
+        last = starts_of(admin, model)[-1]
+        return last if last["waited_s"] is not None else None
+
+    return eventually(told, 5, "the first token is reported")
+
+
+def assert_bound_as_they_came(admin: httpx.Client, starts: Sequence[dict[str, object]]) -> None:
+    """The controller bound the starts in the order in which their requests came to the gateway.
+
+    By its events, for a busy host may begin later than one that was bound after it. On a busy
+    machine requests may come closer together than they were sent: those have no order.
+    """
+    bound = [event["engine_id"] for event in admin.get("/events?limit=500").json()["items"]
+             if event["kind"] in ("woken", "bound")]  # fmt: skip
+    came = sorted((datetime.fromisoformat(str(s["began_at"])), s["engine_id"]) for s in starts)
+    for (first_at, first), (second_at, second) in pairwise(came):
+        if (second_at - first_at).total_seconds() > APART_S / 2:
+            assert bound.index(first) < bound.index(second), (came, bound)
 
 
 # --- struck in the middle of a start --------------------------------------------------------------
@@ -161,6 +181,7 @@ def struck(
         assert time.monotonic() < deadline_s
         time.sleep(0.002)
     (engine,) = born
+    engine.suspend()  # it must not get ready while we look whom to kill
     family = [engine, *engine.children(recursive=True)]
     match strike:
         case "launcher":
@@ -171,6 +192,8 @@ def struck(
             hosts = admin.get("/hosts").json()["items"]
             (bound,) = [host for host in hosts if host["model"] == model]
             psutil.Process(bound["pid"]).kill()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        engine.resume()
     asked.join()
     return family
 
@@ -179,10 +202,15 @@ def struck(
 def test_start_struck_in_its_middle_is_made_again_and_leaves_no_orphan(
     platform: Platform, admin: httpx.Client, client: OpenAI, deploy: Callable[..., str], strike: str
 ) -> None:
-    model = deploy(f"struck-{strike}", scaling={"idle_timeout_s": 300})
-    family = struck(platform, admin, client, model, strike)
-    eventually(lambda: not any(map(is_alive, family)), GONE_TIMEOUT_S, "the struck engine is gone")
-    *failed, last = starts_of(admin, model)
+    for attempt in range(ROUNDS):
+        model = deploy(f"struck-{strike}-{attempt}", scaling={"idle_timeout_s": 300})
+        family = struck(platform, admin, client, model, strike)
+        eventually(all_gone(family), GONE_TIMEOUT_S, "the struck engine is gone")
+        *failed, last = starts_of(admin, model)
+        if failed and all(start["error"] for start in failed):
+            break
+        # Seen too late, the engine was ready before it was struck: so deleted, and once more.
+        assert admin.delete(f"/models/{model}").is_success
     assert failed and all(start["error"] for start in failed)
     assert {start["start_id"] for start in failed} == {last["start_id"]}, "one request, one id"
     assert last["error"] is None
@@ -193,12 +221,23 @@ def test_start_struck_in_its_middle_is_made_again_and_leaves_no_orphan(
     assert all(p.pid == alive["pid"] or p.ppid() == alive["pid"] for p in mine)
 
 
+def all_gone(family: Sequence[psutil.Process]) -> Callable[[], bool]:
+    return lambda: not any(map(is_alive, family))
+
+
 def is_engine_of(process: psutil.Process, model: str) -> bool:
     """By the engine's log, which all of its processes have as their output."""
     try:
         return any(f"/engines/{model}/" in file.path for file in process.open_files())
     except psutil.Error:
         return False
+
+
+def is_stored(platform: Platform, model: str) -> bool:
+    query = "select 1 from starts where model = ? and waited_s is not null"
+    uri = f"{(platform.data_dir / 'penstock.db').as_uri()}?mode=ro"
+    with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
+        return database.execute(query, (model,)).fetchone() is not None
 
 
 def test_traces_outlive_the_controller(
@@ -209,7 +248,7 @@ def test_traces_outlive_the_controller(
     (before,) = eventually(
         lambda: [s for s in starts_of(admin, model) if s["waited_s"] is not None], 5, "it is whole"
     )
-    time.sleep(1.0)  # as long as a start may take to be stored
+    eventually(lambda: is_stored(platform, model), 5, "it is stored, with its first token")
     (controller,) = [p for p in platform.processes() if "serving.controller.app" in p.cmdline()]
     controller.kill()
 

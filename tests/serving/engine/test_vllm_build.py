@@ -26,6 +26,7 @@ torch.cuda.init = torch.cuda._lazy_init = refuse
 vllm_adapter.pre_import()
 assert not torch.cuda.is_initialized()
 assert vllm_adapter.fork_obstacle() is None, vllm_adapter.fork_obstacle()
+assert not any(name.startswith("ray.") for name in sys.modules)
 print("clean", flush=True)
 os._exit(0)
 """
