@@ -140,7 +140,7 @@ async def test_busy_key_is_taken_ahead_never_beyond_its_limit(redis: RedisServer
 
     whole = [(source, meter(MeterKind.REQUESTS, 200)) for source in sources]
     let_in = sum(await asyncio.gather(*(come(*one) for one in whole)))
-    assert 190 <= let_in <= 200  # where the machine stands still, what was taken ahead lapses
+    assert 150 <= let_in <= 200  # where the machine stands still, what was taken ahead lapses
     for source in sources:
         await source.close()
     assert await total(redis, whole[0][1]) == let_in
