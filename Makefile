@@ -124,8 +124,8 @@ bench-agreement: setup ## the load tests' figures beside vLLM's client and guide
 	$(BIN)/python scripts/bench_agreement.py $(BENCH_FLAGS)
 
 .PHONY: bench-affinity
-bench-affinity: setup ## prefix-cache hits and balance of four fake engines, simulated (seconds)
-	$(BIN)/python scripts/bench_affinity.py $(BENCH_FLAGS)
+bench-affinity: setup ## prefix-cache hits and balance of four fake engines, simulated (seconds; BENCH_FLAGS=--live: two real ones, minutes)
+	$(BIN)/python -m scripts.bench_affinity $(BENCH_FLAGS)
 
 .PHONY: bench-fairness
 bench-fairness: setup ## a tenant floods: what the other one notices, simulated (a minute)

@@ -6,6 +6,7 @@ own line and balancer; beside it round robin, the fewest outstanding tokens, and
 as large as the four together, whose cache is shared by all. Lengths are the trace's, divided by
 `--scale`; the engines' speeds and KV caches are those of an H200-like replica, divided alike.
 Prints a table and, last, one JSON line. It takes no clock: any machine gives the same figures.
+With `--live`, two real engines instead (`affinity_live`).
 """
 
 import argparse
@@ -36,6 +37,7 @@ BLOCK_TOKENS = 512
 BYTES_A_TOKEN = 4
 ENGINES = 4
 HIT_BAR, BALANCE_BAR = 0.9, 1.25
+LIVE_REQUESTS = 600
 
 
 class RoundRobin(Balancer):
@@ -264,13 +266,30 @@ def json_line(found: Sequence[Found], requests: int, scale: int) -> dict[str, ob
     }
 
 
+def live(rows: Sequence[Row], requests: int) -> int:
+    """The same over two real engines, smaller."""
+    from scripts import affinity_live  # a simulation needs no platform
+
+    found, prompts = affinity_live.run(rows, requests)
+    shown = Table("way", "hit rate", "of shared", "max/mean tokens", "computed")
+    for way in found:
+        figures = (way.hit_rate, way.of_shared, way.balance, way.computed_balance)
+        shown.add_row(way.name, *(f"{figure:.3f}" for figure in figures))
+    Console().print(shown)
+    sys.stdout.write(affinity_live.json_line(found, prompts) + "\n")
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark; the exit code is 0 also where a bar is missed."""
     parser = argparse.ArgumentParser("bench_affinity", description=__doc__)
     parser.add_argument("--trace", type=Path, default=TRACE)
     parser.add_argument("--scale", type=int, default=16, help="lengths are divided by this")
     parser.add_argument("--requests", type=int, help="only so many, from the beginning")
+    parser.add_argument("--live", action="store_true", help="over two real engines: some minutes")
     parsed = parser.parse_args(argv)
+    if parsed.live:
+        return live(load(parsed.trace).rows, parsed.requests or LIVE_REQUESTS)
     rows = load(parsed.trace).rows[: parsed.requests]
     found = [Replay(policy, rows, parsed.scale).run() for policy in POLICIES]
     Console().print(table(found))

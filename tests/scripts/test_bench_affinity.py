@@ -7,6 +7,9 @@ from types import ModuleType
 
 import pytest
 
+from loadtests.recordings import Row
+from scripts import affinity_live
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_affinity.py"
 
 
@@ -47,3 +50,23 @@ def test_every_request_of_the_trace_is_answered(affinity: ModuleType) -> None:
     )
     assert line["bench"] == "affinity"
     assert set(line["balance"]) == {"prefix affinity", "fewest tokens", "round robin"}
+
+
+def test_live_prompts_have_in_common_what_their_rows_have() -> None:
+    first, second, third = (
+        affinity_live.prompt_of(Row(0.0, 512 * len(blocks) + 60, 1, blocks))
+        for blocks in ((0, 1, 300_000), (0, 1, 300_001), (7, 1))
+    )
+    assert first[:256] == second[:256]
+    assert first[256] != second[256] or first[258] != second[258]
+    assert first[:128] != third[:128]
+    assert all(300 <= token < 800 for token in first)
+
+
+def test_live_bar_is_what_one_cache_that_forgets_nothing_hits() -> None:
+    block = affinity_live.BLOCK_TOKENS
+    once = list(range(2 * block))
+    assert affinity_live.shared_hits([once]) == 0
+    assert affinity_live.shared_hits([once, once]) == block  # the last token is always computed
+    assert affinity_live.shared_hits([once, [*once, 1]]) == 2 * block
+    assert affinity_live.shared_hits([once, [0, 0, *once]]) == 0
