@@ -62,7 +62,8 @@ async def test_internal_api_takes_a_model_from_deploy_to_a_route(served: Served)
     stop = asyncio.create_task(host.told_to_stop())
     while not stop.done():  # a gateway that reports on, without demand
         await served.demand()
-        await host.report(READY)
+        if host.assignment.engine is not None:
+            await host.report(READY)
         await asyncio.wait({stop}, timeout=0.1)
     delta = await served.route_that(lambda r: not r.endpoints)
     assert delta.models[0].state is ModelState.ASLEEP
