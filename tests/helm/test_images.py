@@ -7,9 +7,19 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import (
+    Distribution,
+    PackageNotFoundError,
+    distribution,
+    distributions,
+    packages_distributions,
+)
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.helm.chart import CHART, ROOT
 from tests.helm.clean_environment import install
@@ -108,13 +118,47 @@ def test_wheel_migrates_a_database(run: Run, tmp_path: Path) -> None:
     assert json.loads(done.stdout)["admin_key"].startswith("pa-")
 
 
-def test_platform_image_needs_no_vllm_and_no_torch(run: Run) -> None:
+def brought_by(wheel: Distribution, extras: set[str]) -> set[str]:
+    """What an installer brings along for a wheel with extras: names of distributions."""
+    found, left = set[str](), [(wheel, extras)]
+    while left:
+        here, asked = left.pop()
+        for line in here.requires or []:
+            wanted = Requirement(line)
+            if wanted.marker is not None and not any(
+                wanted.marker.evaluate({"extra": extra}) for extra in asked or {""}
+            ):
+                continue
+            name = canonicalize_name(wanted.name)
+            if name not in found or wanted.extras:
+                found.add(name)
+                with suppress(PackageNotFoundError):
+                    left.append((distribution(name), wanted.extras | {""}))
+    return found
+
+
+def test_platform_image_needs_nothing_but_what_its_extras_bring(run: Run, python: Path) -> None:
+    """No vLLM and no torch, and nothing else that only this environment happens to have."""
+    (site,) = (python.parents[1] / "lib").glob("python*/site-packages")
+    (wheel,) = distributions(name="penstock", path=[str(site)])
+    (extras,) = re.findall(r"\[([a-z,]+)\]\"", (IMAGES / "platform.Dockerfile").read_text())
+    brought = brought_by(wheel, {"", *extras.split(",")}) | {"penstock"}
+    rays_own = Path(str(distribution("ray").locate_file("ray/thirdparty_files")))
+    missing = [
+        name
+        for name, owners in packages_distributions().items()
+        if not brought & {canonicalize_name(owner) for owner in owners}
+        and not (rays_own / name).exists()
+    ]
+    assert {"vllm", "torch", "pytest", "matplotlib"} <= set(missing)
     code = (
-        "import sys\n"
-        "for name in ('vllm', 'torch'): sys.modules[name] = None\n"
-        "import serving.gateway.app, serving.controller.app, serving.cli.main\n"
+        "import json, os, sys\n"
+        "for name in json.loads(os.environ['MISSING']): sys.modules[name] = None\n"
+        "import serving.gateway.app, serving.controller.app, serving.controller.keys\n"
+        "import serving.cli.main, serving.cli.node, serving.gateway.request_spans\n"
+        "import serving.controller.spans, serving.engine.host, asyncpg\n"
     )
-    done = run("-c", code)
+    done = run("-c", code, MISSING=json.dumps(missing))
     assert done.returncode == 0, done.stderr
 
 
