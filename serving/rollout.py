@@ -2,7 +2,7 @@
 
 GET  models/{name}/rollout              RolloutView
 POST models/{name}/rollout/undo         ?to=N  a new revision with N's manifest; Applied
-POST models/{name}/rollout/pause        the canary stays at its share
+POST models/{name}/rollout/pause        the canary stays at its share, old engines where they are
 POST models/{name}/rollout/resume       it goes on
 """
 
@@ -51,4 +51,6 @@ class RolloutView(View):
     reason: str
     failed: bool = False
     """Its last starts failed, as `reason` says; what serves is of an older revision."""
+    paused: bool = False
+    """Engines of older revisions stay until it is resumed; of a canary see there."""
     canary: CanaryView | None = None

@@ -95,13 +95,13 @@ def undo(
 
 @app.command("pause")
 def pause(model: ModelArgument) -> None:
-    """Leave a canary at its share of the requests."""
+    """Leave a canary at its share of the requests, and old engines where they are."""
     _hold(model, "pause")
 
 
 @app.command("resume")
 def resume(model: ModelArgument) -> None:
-    """Let a canary go on."""
+    """Let a rollout go on."""
     _hold(model, "resume")
 
 
@@ -114,7 +114,7 @@ def _hold(model: str, verb: str) -> None:
 
 def lines(view: RolloutView) -> list[str]:
     """The state of a rollout in sentences."""
-    what = "done" if view.done else "on its way"
+    what = "paused" if view.paused else "done" if view.done else "on its way"
     told = [
         f"{view.model} revision {view.revision}: {what}; {view.ready} of {view.engines_wanted} "
         f"engines ready, {view.starting} starting, {view.old} of other revisions"

@@ -66,25 +66,28 @@ async def undo(
 
 @router.post("/pause")
 async def pause(name: str, here: Here, deed: Deed) -> RolloutView:
-    """Leaves a canary at its share of the requests."""
+    """Leaves a canary at its share of the requests, and old engines where they are."""
     return await _hold(name, here, deed, paused=True)
 
 
 @router.post("/resume")
 async def resume(name: str, here: Here, deed: Deed) -> RolloutView:
-    """Lets a canary go on."""
+    """Lets a rollout go on."""
     return await _hold(name, here, deed, paused=False)
 
 
 async def _hold(name: str, here: Controller, deed: Deed, *, paused: bool) -> RolloutView:
     model = here.registry.get(name)
-    if not here.loop.rollouts.pause(name, paused):
+    others = any(not model.has_engine_of(e.revision) for e in here.loop.fleet.bound(name))
+    replaces = model.revision if others else None
+    if not here.loop.rollouts.pause(name, paused, replaces=replaces):
         raise ConflictError(
-            f"{name} has no canary on its way",
+            f"{name} has no rollout on its way" if paused else f"no rollout of {name} is paused",
             hint=f"`penstock rollout status {name}` says how its revision stands",
         )
     async with here.store.transaction() as db:
         await audit.write(db, deed, "rollout.pause" if paused else "rollout.resume", name)
+    here.loop.kick()
     return _view(here, model)
 
 
@@ -105,6 +108,7 @@ def _view(here: Controller, model: DeployedModel) -> RolloutView:
         old=others,
         reason=loop.standing(name).reason,
         failed=not ready and loop.has_failed(name),
+        paused=loop.rollouts.is_held(name),
         canary=canary,
     )
 

@@ -25,6 +25,7 @@ class Rollouts:
     def __init__(self, events: EventLog) -> None:
         self._events = events
         self._canaries: dict[str, Canary] = {}
+        self._held: dict[str, int] = {}  # revisions that replace an old one, and are paused
         self._why: dict[str, str] = {}
         self._leaving: dict[str, str] = {}  # why the new revision goes, until the old one is back
         self._revisions: dict[str, int] = {}  # as they were when last looked at
@@ -34,8 +35,15 @@ class Rollouts:
     # --- what happens -------------------------------------------------------------------------
 
     def restore(self, canaries: Iterable[Canary]) -> None:
-        """Goes on with an earlier controller's canaries; each begins its step anew."""
-        self._canaries = {canary.model: canary for canary in canaries}
+        """Goes on with an earlier controller's canaries; each begins its step anew.
+
+        One whose two revisions are the same stands for a paused rollout without a canary.
+        """
+        for one in canaries:
+            if one.stable == one.candidate:
+                self._held[one.model] = one.candidate
+            else:
+                self._canaries[one.model] = one
 
     def skip(self, model: str) -> None:
         """The next revision of the model takes over at once, whatever its manifest says."""
@@ -80,6 +88,11 @@ class Rollouts:
                 self._deployed(model, before, now)
                 self._revisions[name] = model.revision
         self._revisions = {name: self._revisions[name] for name in self._models}
+        self._held = {
+            name: self._models[name].revision
+            for name, held in self._held.items()
+            if name in self._models and self._models[name].has_engine_of(held)
+        }
         self._at_once &= self._models.keys()
 
     def step(
@@ -121,15 +134,28 @@ class Rollouts:
                 case Verdict.STAYS:
                     self._canaries[name] = after
 
-    def pause(self, model: str, paused: bool) -> bool:
-        """Holds a canary where it is, or lets it go on; False where there is none."""
-        canary = self._canaries.get(model)
-        if canary is None:
+    def pause(self, model: str, paused: bool, *, replaces: int | None = None) -> bool:
+        """Holds a rollout where it is, or lets it go on; False where there is none.
+
+        Args:
+            replaces: The revision whose engines take the place of older ones now, if one does.
+        """
+        if (canary := self._canaries.get(model)) is not None:
+            canary = self._canaries[model] = replace(canary, paused=paused)
+        elif paused and replaces is not None:
+            canary = Canary(model, replaces, replaces)
+            self._held[model] = replaces
+        elif not paused and model in self._held:
+            canary = Canary(model, self._held[model], self._held.pop(model))
+        else:
             return False
-        self._canaries[model] = replace(canary, paused=paused)
         self._tell("paused" if paused else "resumed", canary, "stays where it is" if paused else
                    "goes on")  # fmt: skip
         return True
+
+    def is_held(self, model: str) -> bool:
+        """Whether its rollout, without a canary, is paused."""
+        return model in self._held
 
     # --- what follows -------------------------------------------------------------------------
 
@@ -138,8 +164,9 @@ class Rollouts:
         return self._canaries.get(model)
 
     def all(self) -> dict[str, Canary]:
-        """All canaries, by model."""
-        return dict(self._canaries)
+        """All canaries, by model, and what stands for paused rollouts; see `restore`."""
+        held = {name: Canary(name, at, at, paused=True) for name, at in self._held.items()}
+        return held | self._canaries
 
     def why(self, model: str) -> str:
         """How its canary stands, in a sentence."""
@@ -174,6 +201,8 @@ class Rollouts:
         """
         replaces = model.manifest.rollout.no_room == "replace"
         canary = self._canaries.get(model.name)
+        if canary is None and model.name in self._held:  # engines of any revision will do
+            return [replace(wanted, same_engine=frozenset(model.alike), replaces=replaces)]
         if canary is None:
             return [replace(wanted, replaces=replaces)]
         old, new = engines(wanted.target, canary.share(self._spec(model.name)))
