@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,14 +46,20 @@ class Launcher:
 
 
 @contextlib.contextmanager
-def start_launcher(folder: Path, **settings: str) -> Iterator[Launcher]:
-    """Starts a launcher as `penstock up` does, waits until it is warm, and ends it."""
+def start_launcher(folder: Path, within: Sequence[str] = (), **settings: str) -> Iterator[Launcher]:
+    """Starts a launcher as `penstock up` does, waits until it is warm, and ends it.
+
+    Args:
+        folder: For its socket and log.
+        within: A command that executes it, as `ip netns exec NAME` does.
+        settings: What its environment has more.
+    """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
     environment["PENSTOCK_LAUNCHER_SOCKET"] = str(folder / "launcher.sock")
     environment |= settings
     with (folder / "launcher.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "serving.engine.launcher"],
+            [*within, sys.executable, "-m", "serving.engine.launcher"],
             env=environment,
             stdout=log,
             stderr=log,

@@ -1,10 +1,12 @@
 """Engines of several ranks, on one host and on two: the same text as one rank's, and one death."""
 
 import contextlib
+import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -16,11 +18,14 @@ from serving.engine.arguments import vllm_arguments, vllm_environment
 from serving.engine.gang import gang_environment
 from serving.engine.launch_protocol import Reached, SpawnRequest
 from serving.protocol import GangPlace, StartPhase
-from tests.serving.engine.real import TOKEN, Engine, Launcher, kill, spawned
+from tests.serving.engine.real import TOKEN, Engine, Launcher, kill, spawned, start_launcher
 
 pytestmark = pytest.mark.engine
+only_long = pytest.mark.skipif(os.environ.get("LONG_TESTS") != "1", reason="of `make test-long`")
 
 LOOPBACK = "127.0.0.1"
+NEAR, FAR = "10.231.7.1", "10.231.7.2"
+"""Of the two ends of a link between two networks."""
 QUESTION = {
     "model": "tiny",
     "messages": [{"role": "user", "content": "How many ranks are you?"}],
@@ -30,6 +35,22 @@ QUESTION = {
     "logprobs": True,
     "return_tokens_as_token_ids": True,
 }
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where a part of an engine runs."""
+
+    launcher: Launcher
+    address: str = LOOPBACK
+    interface: str | None = None
+    """Of the address, where this process cannot see it."""
+
+    def environment(self) -> dict[str, str]:
+        found = gang_environment(self.address)
+        if self.interface is not None:
+            found |= {f"{name}_SOCKET_IFNAME": self.interface for name in ("GLOO", "NCCL", "TP")}
+        return found
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +86,10 @@ def answer(engine: Engine) -> list[str]:
 
 @contextlib.contextmanager
 def ranks(
-    launcher: Launcher, model: Path, folder: Path, hosts: int = 1, **resources: int
+    homes: Sequence[Home], model: Path, folder: Path, **resources: int
 ) -> Iterator[list[Engine]]:
     """The parts of an engine of several ranks, by host; ready."""
+    hosts = len(homes)
     manifest = parse_manifest(
         {
             "name": "tiny",
@@ -79,15 +101,14 @@ def ranks(
     port = 20000 + secrets.randbelow(10000)
     parts: list[Engine] = []
     with contextlib.ExitStack() as stack:
-        for rank in range(hosts):
-            place = (
-                GangPlace(leader="e0", rank=rank, size=hosts, address=LOOPBACK, port=port)
-                if hosts > 1
-                else None
-            )
+        for rank, home in enumerate(homes):
+            place = None
             environment = vllm_environment(manifest, ())
-            if place is not None:
-                environment |= gang_environment(LOOPBACK)
+            if hosts > 1:
+                place = GangPlace(
+                    leader="e0", rank=rank, size=hosts, address=homes[0].address, port=port
+                )
+                environment |= home.environment()
             request = SpawnRequest(
                 engine_id=f"e{rank}",
                 args=vllm_arguments(manifest, model, gang=place),
@@ -97,7 +118,7 @@ def ranks(
                 memory_gib=0.5,
                 mode="fork",
             )
-            parts.append(Engine(launcher, request))
+            parts.append(Engine(home.launcher, request))
             stack.callback(parts[-1].close)
         parts[0].wait_until_ready()
         for part in parts[1:]:
@@ -123,12 +144,24 @@ def shared() -> set[str]:
     return {path.name for path in shared_memory.FOLDER.glob("penstock-*")}
 
 
-@pytest.mark.parametrize("split", ["tensor_parallel", "pipeline_parallel"])
-def test_two_ranks_of_one_host_answer_as_one_and_die_with_either(
-    vllm_launcher: Launcher, lively_model: Path, tmp_path: Path, expected: list[str], split: str
+@pytest.mark.parametrize(
+    "split",
+    [
+        {"tensor_parallel": 2},
+        {"pipeline_parallel": 2},
+        pytest.param({"tensor_parallel": 2, "pipeline_parallel": 2}, marks=only_long),
+    ],
+    ids=str,
+)
+def test_ranks_of_one_host_answer_as_one_and_die_with_any(
+    vllm_launcher: Launcher,
+    lively_model: Path,
+    tmp_path: Path,
+    expected: list[str],
+    split: dict[str, int],
 ) -> None:
     before = shared()
-    with ranks(vllm_launcher, lively_model, tmp_path, **{split: 2}) as (engine,):
+    with ranks([Home(vllm_launcher)], lively_model, tmp_path, **split) as (engine,):
         assert answer(engine) == expected
         mine = shared() - before
         assert mine
@@ -149,7 +182,8 @@ def test_two_hosts_answer_as_one_engine_and_each_part_dies_whole(
     split: str,
     victim: str,
 ) -> None:
-    with ranks(vllm_launcher, lively_model, tmp_path, hosts=2, **{split: 2}) as (first, second):
+    homes = [Home(vllm_launcher)] * 2
+    with ranks(homes, lively_model, tmp_path, **{split: 2}) as (first, second):
         assert answer(first) == expected
         if victim == "part":
             kill(rank_of(second))
@@ -160,3 +194,55 @@ def test_two_hosts_answer_as_one_engine_and_each_part_dies_whole(
             first.wait_for_exit()
             first.assert_gone()
             assert second.end().cause.startswith("the engine was told to end")
+
+
+@pytest.fixture
+def network() -> Iterator[str]:
+    """A network of its own, with a link to ours: NEAR here, FAR there."""
+    name = f"penstock-{secrets.token_hex(2)}"
+    near, far = f"{name[-4:]}-near", f"{name[-4:]}-far"
+    made = run_ip("netns", "add", name)
+    if made is not None:
+        pytest.skip(f"no network of its own: {made}")
+    try:
+        for words in (
+            ("link", "add", near, "type", "veth", "peer", "name", far, "netns", name),
+            ("address", "add", f"{NEAR}/30", "dev", near),
+            ("link", "set", near, "up"),
+            ("-n", name, "address", "add", f"{FAR}/30", "dev", far),
+            ("-n", name, "link", "set", far, "up"),
+            ("-n", name, "link", "set", "lo", "up"),
+        ):
+            if (failure := run_ip(*words)) is not None:
+                pytest.skip(f"no network of its own: ip {' '.join(words)}: {failure}")
+        yield name
+    finally:
+        run_ip("netns", "delete", name)  # the link goes with it
+
+
+def run_ip(*words: str) -> str | None:
+    """What is wrong; None where it was done."""
+    try:
+        done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+    except FileNotFoundError as exc:
+        return str(exc)
+    return done.stderr.strip() or None if done.returncode else None
+
+
+@only_long
+@pytest.mark.parametrize("split", ["tensor_parallel", "pipeline_parallel"])
+def test_two_hosts_in_two_networks_answer_as_one_engine(
+    vllm_launcher: Launcher,
+    lively_model: Path,
+    tmp_path: Path,
+    expected: list[str],
+    network: str,
+    split: str,
+) -> None:
+    (tmp_path / "far").mkdir()
+    with start_launcher(tmp_path / "far", ("ip", "netns", "exec", network)) as far:
+        homes = [Home(vllm_launcher, NEAR), Home(far, FAR, f"{network[-4:]}-far")]
+        with ranks(homes, lively_model, tmp_path, **{split: 2}) as (first, second):
+            assert answer(first) == expected
+            kill(rank_of(second))
+            assert second.wait_for_exit().cause == "a rank of the engine ended"
