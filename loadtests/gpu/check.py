@@ -18,7 +18,7 @@ from pathlib import Path
 
 from loadtests.gpu import smi
 from loadtests.gpu.bars import Bar, bars, table
-from loadtests.gpu.engines import PLATFORM, data_dir_of
+from loadtests.gpu.engines import PLATFORM, data_dir_of, end_left_server
 from loadtests.gpu.parts import PARTS
 from loadtests.gpu.plan import Plan, on_cpu, on_gpu
 from loadtests.gpu.runner import Result, Task, run_all
@@ -74,7 +74,8 @@ def tasks(plan: Plan, names: str | None) -> list[Task]:
 
 
 def clean_up(plan: Plan, part: str) -> None:
-    """Stops the platform that a part which was killed has left."""
+    """Stops the server or platform that a part which was killed has left."""
+    end_left_server(plan.folder)
     folder = data_dir_of(plan, part)
     if (folder / "platform.json").exists():
         command = [plan.python, "-P", "-m", PLATFORM, "down", "--data-dir", str(folder)]

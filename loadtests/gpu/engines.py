@@ -21,6 +21,7 @@ from loadtests.gpu.shapes import Shape
 
 ENTRY_POINT = "vllm.entrypoints.openai.api_server"
 BARE_PATIENCE_S = 300.0
+BARE_PID = "bare.pid"
 KV_CACHE_BYTES = 64 << 20
 """On a CPU, where vLLM would take nearly all memory."""
 PLATFORM = "serving.cli.main"
@@ -79,6 +80,8 @@ def bare(plan: Plan, shape: Shape, folder: Path) -> Iterator[tuple[Target, float
         server = subprocess.Popen(
             command, env=environment, stdout=log, stderr=log, start_new_session=True
         )
+    note = plan.folder / BARE_PID
+    note.write_text(str(server.pid))
     try:
         url = f"http://127.0.0.1:{port}"
         while not _is_healthy(url):
@@ -90,10 +93,24 @@ def bare(plan: Plan, shape: Shape, folder: Path) -> Iterator[tuple[Target, float
         yield Target(url, MODEL), time.monotonic() - began_s
     finally:
         end_group(server)
+        note.unlink(missing_ok=True)
 
 
-def end_group(process: "subprocess.Popen[bytes]", patience_s: float = 20.0) -> None:
-    """Ends a process that leads a group, and all that it has started there."""
+def end_left_server(folder: Path) -> None:
+    """Ends the bare server of a part that was killed before it could do so."""
+    note = folder / BARE_PID
+    with suppress(OSError, ValueError):
+        pid = int(note.read_text())
+        if ENTRY_POINT in Path(f"/proc/{pid}/cmdline").read_text():  # else the number is another's
+            os.killpg(pid, signal.SIGKILL)
+    note.unlink(missing_ok=True)
+
+
+def end_group(process: "subprocess.Popen[bytes]", patience_s: float = 8.0) -> None:
+    """Ends a process that leads a group, and all that it has started there.
+
+    The patience is less than what a part has that is being ended (`runner.GRACE_S`).
+    """
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):

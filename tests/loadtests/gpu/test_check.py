@@ -14,6 +14,7 @@ import pytest
 import loadtests.gpu.check as check
 from loadtests.gpu import smi
 from loadtests.gpu.bars import bars
+from loadtests.gpu.engines import BARE_PID, ENTRY_POINT
 from loadtests.gpu.load import LoadError
 from loadtests.gpu.part import Record
 from loadtests.gpu.parts import PARTS
@@ -126,6 +127,22 @@ def test_dry_run_without_engines_ends_with_a_table_and_a_file(tmp_path: Path) ->
     assert [part["name"] for part in told["parts"]] == list(rows)
     assert told["parts"][1]["figures"]["device"] == "cpu"
     assert told["bars"] == []  # nothing was promised
+
+
+def test_server_of_a_part_that_was_killed_is_ended_and_nobody_else(tmp_path: Path) -> None:
+    plan = on_cpu(tmp_path, sys.executable, quick=True)
+    sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
+    for command, code in (([*sleeper, ENTRY_POINT], -9), (sleeper, None)):
+        with subprocess.Popen(command, start_new_session=True) as process:
+            (tmp_path / BARE_PID).write_text(str(process.pid))
+            check.clean_up(plan, "bare")
+            if code is None:
+                assert process.poll() is None
+                process.kill()
+            else:
+                assert process.wait(60) == code
+            assert not (tmp_path / BARE_PID).exists()
+    check.clean_up(plan, "bare")
 
 
 def test_document_has_parts_and_bars_but_no_folders(tmp_path: Path) -> None:
