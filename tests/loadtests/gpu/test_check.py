@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -135,6 +136,8 @@ def test_server_of_a_part_that_was_killed_is_ended_and_nobody_else(tmp_path: Pat
     for command, code in (([*sleeper, ENTRY_POINT], -9), (sleeper, None)):
         with subprocess.Popen(command, start_new_session=True) as process:
             (tmp_path / BARE_PID).write_text(str(process.pid))
+            while not Path(f"/proc/{process.pid}/cmdline").read_text():  # it is about to be there
+                time.sleep(0.01)
             check.clean_up(plan, "bare")
             if code is None:
                 assert process.poll() is None
