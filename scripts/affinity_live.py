@@ -21,7 +21,7 @@ import yaml
 
 from loadtests.recordings import Row
 from models.sources import BUILTINS
-from scripts.bench_overhead import BenchError, Platform, platform
+from scripts.own_platform import BenchError, Platform, platform
 
 NAME = "affinity"
 SCALE = 4
