@@ -46,7 +46,8 @@ class Desk(Generic[TicketT]):
             if ticket is None:
                 return
             free, slots = self.balancer.room(now_s)
-            if not self.headroom.may_take(ticket.tenant, free, slots):
+            may_take = self.headroom.may_take(ticket.tenant, free, slots)
+            if not may_take and not self.line.had_its_turn(ticket):
                 passed_over.add(ticket.tenant)
             elif (endpoint := self._send(ticket, now_s)) is not None:
                 yield ticket, endpoint

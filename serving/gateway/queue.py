@@ -97,8 +97,9 @@ class WaitingLine(Generic[TicketT]):
 
     def first(self, now_s: float, without: Set[str] = frozenset()) -> TicketT | None:
         """Whose turn it is, those on trial aside; `without` names tenants that are passed over."""
-        if self._back:
-            return next(iter(self._back))
+        for back in self._back:
+            if back.tenant not in without:
+                return back
         self._age(now_s)
         empty: set[Tier] = set()
         while (tier := self._tiers.least(empty)) is not None:
@@ -106,6 +107,10 @@ class WaitingLine(Generic[TicketT]):
                 return ticket
             empty.add(tier)
         return None
+
+    def had_its_turn(self, ticket: TicketT) -> bool:
+        """Whether the request is back, having lost its engine."""
+        return ticket in self._back
 
     def first_on_trial(self) -> TicketT | None:
         """Whose turn it is among those on trial."""

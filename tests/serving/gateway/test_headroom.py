@@ -129,3 +129,30 @@ def test_desk_passes_over_whose_prompts_fill_its_part_of_the_engine() -> None:
     desk.line.join(calm, 0.0)
     assert [one.tenant for one, _ in desk.grants(0.0)] == ["calm"]
     assert desk.line.waiting_of("flood") == 5
+
+
+def test_desk_leaves_who_is_back_waiting_where_no_engine_is_left() -> None:
+    balancer = Balancer()
+    desk: Desk[Ticket] = Desk(WaitingLine(100, 10_000), balancer)
+    desk.headroom.took("another", 1.0, 0.0)
+    back = ticket("mine")
+    desk.headroom.took("mine", 1.0, 0.0)
+    desk.line.rejoin(back)
+    assert list(desk.grants(0.0)) == []
+    route = EndpointRoute(engine_id="a", url="http://fake", token="t", revision=1, slots=1)
+    balancer.update([route], 1.0)
+    desk.headroom.kept = 1.0  # kept for others, but it had its turn
+    assert [one for one, _ in desk.grants(1.0)] == [back]
+
+
+def test_desk_passes_over_who_is_back_and_has_its_share() -> None:
+    balancer = Balancer(prefill_limit=1600)
+    route = EndpointRoute(engine_id="a", url="http://fake", token="t", revision=1, slots=64)
+    balancer.update([route], 0.0)
+    desk: Desk[Ticket] = Desk(WaitingLine(100, 1_000_000), balancer)
+    desk.come(ticket("calm"), 0.0)
+    assert desk.come(Ticket("-", 0.0, 99.0, tenant="flood", prompt_tokens=900), 0.0) is not None
+    desk.line.rejoin(Ticket("-", 0.0, 99.0, tenant="flood", prompt_tokens=900))
+    calm = ticket("calm")
+    desk.line.join(calm, 0.0)
+    assert [one for one, _ in desk.grants(0.0)] == [calm]
