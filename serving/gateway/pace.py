@@ -1,4 +1,4 @@
-"""How fast an endpoint answers, beside the others of its model. Pure.
+"""How fast an endpoint answers, beside the others of its revision. Pure.
 
 An endpoint is an outlier where its mean time to the first byte, or between tokens, is OUTLIER times
 the median of the others', and some more: a small difference is no illness. It is then ejected, and

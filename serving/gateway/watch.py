@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from typing import Protocol
 
 from serving.gateway.endpoint import Endpoint
@@ -72,7 +72,8 @@ class Watch:
                 received = self._engines.received(engine_id)
                 if self._hang.look(engine_id, received, now_s, busy=endpoint.in_flight > 0):
                     silent.append((lane, endpoint))
-            self._keep_slow_one_away(lane, now_s)
+            for same in _by_revision(lane):
+                self._keep_slow_one_away(lane, same, now_s)
         self._suspects &= routed
         self._hang.keep_only(routed)
         self._engines.forget(routed)
@@ -90,8 +91,8 @@ class Watch:
         log.error("engine_hangs", engine_id=route.engine_id, model=lane.route.name, requests=broken)
         lane.alarm()
 
-    def _keep_slow_one_away(self, lane: Lane, now_s: float) -> None:
-        endpoints = {one.route.engine_id: one for one in lane.balancer}
+    def _keep_slow_one_away(self, lane: Lane, same: list[Endpoint], now_s: float) -> None:
+        endpoints = {one.route.engine_id: one for one in same}
         fit = {name: e.pace for name, e in endpoints.items() if e.breaker.lets_in(now_s)}
         if not may_eject(len(endpoints), len(endpoints) - len(fit)):
             return
@@ -104,3 +105,12 @@ class Watch:
         )  # fmt: skip
         endpoints[slow].pace = Pace()
         lane.eject(endpoints[slow], SLOW_S)
+
+
+def _by_revision(lane: Lane) -> Iterable[list[Endpoint]]:
+    """The engines that are comparable: a revision that is slower than another one is judged by its
+    canary's gate, which has to see its answers for that."""
+    revisions: dict[int, list[Endpoint]] = {}
+    for endpoint in lane.balancer:
+        revisions.setdefault(endpoint.route.revision, []).append(endpoint)
+    return revisions.values()

@@ -42,9 +42,9 @@ class FakeWires:
         return
 
 
-def route(engine_id: str) -> EndpointRoute:
+def route(engine_id: str, revision: int = 1) -> EndpointRoute:
     return EndpointRoute(
-        engine_id=engine_id, url="http://127.0.0.1:1", token="t", revision=1, slots=4
+        engine_id=engine_id, url="http://127.0.0.1:1", token="t", revision=revision, slots=4
     )
 
 
@@ -132,3 +132,16 @@ async def test_engine_is_heard_and_its_account_is_that_of_vllms_metrics_alone() 
         await server.wait_closed()
         assert await client.account(described) is None
         assert client.received("a") == 0  # questions of ours are no sign of the engine's work
+
+
+async def test_slower_revision_is_left_to_its_canarys_gate() -> None:
+    lanes, _, watch = world()
+    routes = [route("old"), route("older"), route("new", revision=2)]
+    lanes.apply(RoutesDelta(version=2, full=True, models=(model("demo", *routes),)))
+    lane = lanes.get("demo")
+    for _ in range(ENOUGH):
+        for endpoint in lane.balancer:
+            endpoint.pace.note(3.0 if endpoint.route.engine_id == "new" else 0.1, 0.01)
+    now_s = time.monotonic()
+    await watch.look(now_s)
+    assert all(one.breaker.lets_in(now_s) for one in lane.balancer)
