@@ -7,7 +7,7 @@ bound, all hosts are free and no process maps any of the weights. The last line 
 whose figures are those of the five; those of the large one stand under `large`.
 
 Parts, and about what they take on two quiet cores: `wakes` (2.5 s a wake and 20 s once), `eager`
-(50 s), `default` (80 s), `large-eager` (30 s), `large-default` (100 s). Any of them may be left
+(70 s), `default` (130 s), `large-eager` (30 s), `large-default` (100 s). Any of them may be left
 out. What was found is told, and the JSON line printed, also where a part fails or a signal ends the
 run; `failed` names the parts then, and the exit code is 1.
 """
