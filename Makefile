@@ -101,7 +101,7 @@ bench-overhead: setup ## the platform against its bare engine (BENCH_FLAGS="--qu
 	$(BIN)/python scripts/bench_overhead.py $(BENCH_FLAGS)
 
 .PHONY: bench-cold-start
-bench-cold-start: setup ## sleeping models to their first token, 7 min (BENCH_FLAGS="--parts wakes")
+bench-cold-start: setup ## sleeping models to their first token, 8 min (BENCH_FLAGS="--parts wakes")
 	$(BIN)/python -m scripts.bench_cold_start $(BENCH_FLAGS)
 
 .PHONY: bench-autoscale
