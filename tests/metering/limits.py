@@ -13,7 +13,6 @@ counts, is killed. Engines are fake. Exits 1 where something is not true.
 import argparse
 import asyncio
 import random
-import shutil
 import sys
 import tempfile
 import time
@@ -33,6 +32,7 @@ from serving.controller.store import Store
 from serving.controller.usage_tables import USAGE
 from tests.metering.engine import SOUND_VARIABLE
 from tests.metering.platform import ADMIN_KEY, MODEL, Platform
+from tests.metering.verdict import tell
 from tests.serving.gateway.redis_server import RedisServer
 
 KEYS = 50
@@ -274,14 +274,7 @@ def main() -> int:
     print(f"limits kept by {plan.store}, {KEYS} keys, seed {seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="penstock-limits-"))
     faults = asyncio.run(play(plan, folder))
-    for fault in faults:
-        print(f"  NOT TRUE: {fault}", flush=True)
-    if faults:
-        print(f"logs are in {folder}")
-    else:
-        shutil.rmtree(folder)
-    print("all true" if not faults else f"{len(faults)} things are not true")
-    return 1 if faults else 0
+    return tell(faults, folder)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ count differs.
 import argparse
 import asyncio
 import random
-import shutil
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ from tests.metering.client import Tenants
 from tests.metering.engine import SOUND_VARIABLE
 from tests.metering.platform import MODEL, TENANT_KEY, Platform
 from tests.metering.postgres import obstacle, running
+from tests.metering.verdict import tell
 
 BEFORE_S = 5.0
 AFTER_S = 10.0
@@ -91,14 +91,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="penstock-outage-"))
     print(f"the database is away for {given.away_s:g} s, seed {seed}", flush=True)
     faults = asyncio.run(play(given.away_s, seed, folder))
-    for fault in faults[:20]:
-        print(f"  NOT TRUE: {fault}", flush=True)
-    if given.keep or faults:
-        print(f"logs are in {folder}")
-    else:
-        shutil.rmtree(folder)
-    print("all true" if not faults else f"{len(faults)} things are not true")
-    return 1 if faults else 0
+    return tell(faults, folder, keep=given.keep, shown=20)
 
 
 if __name__ == "__main__":
