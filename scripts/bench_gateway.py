@@ -19,16 +19,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
 from scripts.peers.gateways import Park, describe, upstream
+from scripts.peers.parts import PartedReport
 from scripts.peers.processes import Peer, PeerError
 from scripts.peers.rounds import (
     DIRECT,
@@ -56,8 +55,10 @@ BARS = {
 
 
 @dataclass
-class Report:
+class Report(PartedReport):
     """What is known so far, and what went wrong."""
+
+    expected = (RoundError, PeerError, OSError, psutil.Error)
 
     names: tuple[str, ...]
     streams: tuple[int, ...]
@@ -69,22 +70,6 @@ class Report:
     streams_1000: Mapping[str, float | None] = field(
         default_factory=lambda: {"errors": None, "rss_mib": None}
     )
-    parts_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    left_out: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    load_before: float = field(default_factory=lambda: os.getloadavg()[0])
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Notes how long a part takes, and what of it cannot be measured."""
-        began_s = time.monotonic()
-        try:
-            yield
-        except (RoundError, PeerError, OSError, psutil.Error) as error:
-            self.problems.append(f"{name}: {error}")
-            say(f"error: {name}: {error}")
-        finally:
-            self.parts_s[name] += time.monotonic() - began_s
 
     def line(self) -> dict[str, object]:
         """The JSON line."""

@@ -19,9 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from rich.table import Table
 
 from scripts.own_platform import DEMO, LARGE, BenchError, Platform, Subject, platform
 from scripts.peers.gateways import Park, describe
+from scripts.peers.parts import PartedReport
 from scripts.peers.processes import PeerError
 
 MAKE_MODEL = Path(__file__).with_name("make_model.py")
@@ -163,31 +163,17 @@ def figures(found: Sequence[Found]) -> dict[str, object]:
 
 
 @dataclass
-class Report:
+class Report(PartedReport):
     """What is known so far, and what went wrong."""
+
+    expected = (
+        BenchError, PeerError, OSError, ValueError, httpx.HTTPError, psutil.Error,
+        subprocess.CalledProcessError,
+    )  # fmt: skip
 
     pairs: int
     found: dict[Subject, list[Found]] = field(default_factory=dict)
     beside: dict[str, Found] = field(default_factory=dict)  # by the other gateway's name
-    parts_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    left_out: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    load_before: float = field(default_factory=lambda: os.getloadavg()[0])
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Notes how long a part takes, and what of it cannot be measured."""
-        began_s = time.monotonic()
-        try:
-            yield
-        except (
-            BenchError, PeerError, OSError, ValueError, httpx.HTTPError, psutil.Error,
-            subprocess.CalledProcessError,
-        ) as error:  # fmt: skip
-            self.problems.append(f"{name}: {error}")
-            sys.stderr.write(f"error: {self.problems[-1]}\n")
-        finally:
-            self.parts_s[name] += time.monotonic() - began_s
 
     def line(self) -> dict[str, object]:
         """The last line: the 100M model's figures outside, those of the built-in one under `demo`,
