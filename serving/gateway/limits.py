@@ -23,7 +23,7 @@ from serving.gateway.limits_rules import (
     estimate,
 )
 from serving.gateway.tokens import Tokens
-from serving.gateway.tolls import Passage
+from serving.gateway.tolls import FREE, Passage
 from serving.gateway.visits import Visit
 from serving.identities import TokenPrice
 from serving.shares import MeterKind
@@ -78,22 +78,6 @@ class Source(Protocol):
     def settled(self, taken: Sequence[tuple[Reserved, int]]) -> None:
         """What was reserved took these amounts in the end."""
         ...
-
-
-class Free:
-    """The way of a request that no limit touches."""
-
-    def dispatched(self, visit: Visit) -> None:
-        """As Passage."""
-
-    async def cleared(self) -> None:
-        """As Passage."""
-
-    def settle(self, visit: Visit) -> None:
-        """As Passage."""
-
-
-FREE = Free()
 
 
 class Metered:

@@ -16,7 +16,7 @@ from serving.gateway.calls import Call
 from serving.gateway.journal import Journal, JournalError, Segment
 from serving.gateway.shipping import Shipping, UsageLink
 from serving.gateway.telemetry import GatewayMetrics
-from serving.gateway.tolls import Passage
+from serving.gateway.tolls import FREE, Passage
 from serving.gateway.visits import Visit
 from serving.logs import get_logger
 from serving.metered import UsageStatus
@@ -94,25 +94,12 @@ class Meter:
                 raise
             self._metrics.unmetered.inc()
             log.error("request_served_unmetered", usage_id=visit.usage_id, reason=exc.hint)
-            return Free()
+            return FREE
         try:
             return Metered(self._journal, self._metrics, visit, call)
         except BaseException:
             self._journal.unbook()
             raise
-
-
-class Free:
-    """The passage of a request that is served unmetered."""
-
-    def dispatched(self, visit: Visit) -> None:
-        """Nothing to note."""
-
-    async def cleared(self) -> None:
-        """At once."""
-
-    def settle(self, visit: Visit) -> None:
-        """Nothing to settle."""
 
 
 class Metered:

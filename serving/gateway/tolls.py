@@ -36,6 +36,22 @@ class Passage(Protocol):
         ...
 
 
+class Free:
+    """The passage of a request with which a toll has nothing to do."""
+
+    def dispatched(self, visit: Visit) -> None:
+        """Nothing to note."""
+
+    async def cleared(self) -> None:
+        """At once."""
+
+    def settle(self, visit: Visit) -> None:
+        """Nothing to settle."""
+
+
+FREE = Free()
+
+
 class Toll(Protocol):
     """Where requests are let through, or not."""
 
