@@ -24,6 +24,7 @@ import psutil
 from models.errors import BadRequestError, PenstockError
 from serving import logs
 from serving.cli.parts import restart_delay_s
+from serving.open_files import allow_many
 from serving.settings import HostSettings
 
 COMMAND_VARIABLE = "KUBERAY_GEN_RAY_START_CMD"
@@ -202,6 +203,7 @@ def make_folders(settings: HostSettings, environment: Mapping[str, str]) -> None
 def main() -> int:
     """The process; returns its exit status."""
     logs.configure("node")
+    allow_many()
     try:
         if sys.argv[1:] in (["--help"], ["-h"]):
             sys.stdout.write(__doc__ or "")

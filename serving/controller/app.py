@@ -58,6 +58,7 @@ from serving.controller.traces import Trace
 from serving.controller.usage_keeper import UsageKeeper
 from serving.controller.views import our_version
 from serving.logs import configure, get_logger
+from serving.open_files import allow_many
 from serving.settings import ControllerSettings
 
 SHUTDOWN_S = 2.0
@@ -402,6 +403,7 @@ async def serve(settings: ControllerSettings) -> int:
 def main() -> int:
     """The process; returns its exit status."""
     configure("controller")
+    allow_many()
     try:
         return uvloop.run(serve(ControllerSettings.load()))
     except PenstockError as exc:

@@ -15,6 +15,7 @@ from serving.engine import versions, vllm_adapter
 from serving.engine.launch_server import LaunchServer
 from serving.engine.socket_claim import claim_socket
 from serving.engine.standby import StandbyPool
+from serving.open_files import allow_many
 from serving.settings import LauncherSettings
 
 _log = logs.get_logger("penstock.launcher")
@@ -54,6 +55,7 @@ def warm_up(settings: LauncherSettings) -> Warmth:
 def main() -> int:
     """Runs the launcher of this node; returns the exit code."""
     logs.configure("launcher")
+    allow_many()
     needed = vllm_adapter.ENVIRONMENT | {"OMP_NUM_THREADS": "1"}
     missing = {name: value for name, value in needed.items() if name not in os.environ}
     if missing:  # libraries read some of these while they are loaded, so before Python starts

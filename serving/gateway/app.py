@@ -36,6 +36,7 @@ from serving.gateway.sync import Sync
 from serving.gateway.telemetry import GatewayMetrics
 from serving.gateway.watch import Watch
 from serving.leaders import Controllers
+from serving.open_files import allow_many
 from serving.settings import GatewaySettings, SettingsError
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ async def _on_http_exception(request: Request, exc: Exception) -> Response:
 def main() -> int:
     """Runs a gateway from its `PENSTOCK_*` settings; the exit code is 0 after a clean stop."""
     logs.configure("gateway")
+    allow_many()
     try:
         settings = GatewaySettings.load()
         handover = handover_of(sys.argv[1:])
