@@ -9,7 +9,15 @@ import pytest
 from serving import settings
 from serving.controller.pools import pool_args
 from serving.settings import PREFIX, Settings
-from tests.helm.chart import SCENARIOS, containers, environment, of_kind, pod_specs
+from tests.helm.chart import (
+    SCENARIOS,
+    containers,
+    environment,
+    of_kind,
+    pod_specs,
+    render,
+    resources,
+)
 
 ALL_SETTINGS = {
     f"{PREFIX}{field}".upper() for part in Settings.__subclasses__() for field in part.model_fields
@@ -129,7 +137,8 @@ def test_gateways_reach_engines_but_none_of_rays_ports() -> None:
     (policy,) = (
         p for p in of_kind("h200", "NetworkPolicy") if p["metadata"]["name"].endswith("-engines")
     )
-    _, from_gateways = policy["spec"]["ingress"]
+    _, from_gateways, from_prometheus = policy["spec"]["ingress"]
+    assert from_prometheus["ports"] == [{"port": 8080}]  # what Ray itself tells
     allowed = [range(p["port"], p["endPort"] + 1) for p in from_gateways["ports"]]
     (cluster,) = of_kind("h200", "RayCluster")
     start = cluster["spec"]["workerGroupSpecs"][0]["rayStartParams"]
@@ -152,3 +161,59 @@ def test_every_pod_label_of_a_policy_exists() -> None:
         text = json.dumps(policy["spec"])
         selectors = [p.split('"')[1] for p in text.split('"app.kubernetes.io/component": ')[1:]]
         assert set(selectors) <= labels
+
+
+def test_a_cache_on_a_volume_ends_before_the_volume_does() -> None:
+    """A pod that fills its emptyDir is evicted, and its GPUs with it."""
+    told = {
+        name: environment(pod["containers"][0]).get("PENSTOCK_CACHE_GIB")
+        for scenario in ("minimal", "h200", "gb200")
+        for name, pod in pod_specs(scenario).items()
+        if name.startswith("worker/")
+    }
+    assert told == {
+        "worker/cpu": "18",  # of 20Gi
+        "worker/h200-whole": None,  # a host path: the node's disk is the bound
+        "worker/h200-single": None,
+        "worker/gb200-trays": "1800",  # by the values
+    }
+
+
+@pytest.mark.parametrize(("size", "gib"), [("2Ti", "1843.2"), ("500G", "419.1"), ("1Mi", None)])
+def test_bound_of_a_cache_follows_the_size_of_its_volume(size: str, gib: str | None) -> None:
+    group = {
+        "name": "cpu", "pool": "cpu", "image": "engineCpu", "cache": {"size": size},
+        "resources": {"cpu": "1", "memory": "4Gi"},
+    }  # fmt: skip
+    made = resources(render({"ray": {"workerGroups": [group]}}))
+    (cluster,) = (one for one in made if one["kind"] == "RayCluster")
+    pod = cluster["spec"]["workerGroupSpecs"][0]["template"]["spec"]
+    assert environment(pod["containers"][0]).get("PENSTOCK_CACHE_GIB") == gib
+
+
+def test_the_hubs_token_is_there_for_whoever_asks_the_hub() -> None:
+    """The controller pins what a deploy names, hosts fetch it."""
+    token = {"secretKeyRef": {"name": "penstock-hf", "key": "token"}}
+    pods = pod_specs("h200")
+    for name in ("Deployment/demo-controller", "worker/h200-whole", "worker/h200-single"):
+        assert environment(pods[name]["containers"][0])["HF_TOKEN"] == token
+
+
+def test_a_single_gateway_keeps_no_node_from_being_drained() -> None:
+    def budgets(gateways: int) -> list[str]:
+        made = resources(render({"gateway": {"replicas": gateways}}))
+        return [r["metadata"]["name"] for r in made if r["kind"] == "PodDisruptionBudget"]
+
+    assert budgets(1) == [] and budgets(2) == ["demo-gateway"]
+
+
+def test_preflight_looks_for_every_secret_that_pods_need() -> None:
+    for scenario in SCENARIOS:
+        needed, checked = set[tuple[str, str]](), set[tuple[str, str]]()
+        for name, pod in pod_specs(scenario).items():
+            for container in containers(pod):
+                for value in environment(container).values():
+                    if isinstance(value, dict) and "secretKeyRef" in value:
+                        place = value["secretKeyRef"]["name"], value["secretKeyRef"]["key"]
+                        (checked if name.endswith("preflight") else needed).add(place)
+        assert needed <= checked, scenario

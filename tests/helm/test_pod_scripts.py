@@ -43,6 +43,13 @@ def test_preflight_names_everything_that_is_wrong() -> None:
     assert "the Secret db/url holds no URL" in done.stderr
 
 
+def test_preflight_looks_for_every_secret_that_it_is_told_of() -> None:
+    more = {"NAME_HUB_TOKEN": "hub/token", "NAME_SOURCE_KEY": "sources/KEY"}
+    done = run("preflight.py", {**SECRETS, **more, "CHECK_SOURCE_KEY": "a key\n"})
+    assert done.returncode == 1
+    assert done.stderr == "error: the Secret hub/token is missing or empty\n"
+
+
 def test_preflight_says_that_the_database_does_not_answer() -> None:
     url = "postgresql+asyncpg://u:secret-word@127.0.0.1:9/x"
     done = run("preflight.py", {**SECRETS, "CHECK_DATABASE_URL": url, "NAME_DATABASE_URL": "db/u"})
@@ -52,7 +59,10 @@ def test_preflight_says_that_the_database_does_not_answer() -> None:
 
 
 @contextmanager
-def endpoint() -> Iterator[str]:
+def endpoint(unavailable: int = 0) -> Iterator[str]:
+    """A gateway that first answers 503 so often."""
+    answers = iter([503] * unavailable)
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.answer({"data": [{"id": "guide"}]})
@@ -63,7 +73,7 @@ def endpoint() -> Iterator[str]:
 
         def answer(self, body: object) -> None:
             known = self.headers["authorization"] == "Bearer pk-1"
-            self.send_response(200 if known else 401)
+            self.send_response(next(answers, 200) if known else 401)
             self.end_headers()
             self.wfile.write(json.dumps(body).encode())
 
@@ -85,6 +95,16 @@ def test_smoke_asks_a_model() -> None:
     with endpoint() as url:
         done = run("smoke.py", {"SMOKE_URL": url, "SMOKE_KEY": "pk-1", "SMOKE_MODEL": "guide"})
     assert (done.returncode, done.stdout) == (0, "models: guide\nanswer: A platform.\nsmoke: ok\n")
+
+
+def test_smoke_waits_until_the_endpoint_is_available() -> None:
+    with endpoint(unavailable=1) as url:
+        variables = {"SMOKE_URL": url, "SMOKE_KEY": "pk-1", "SMOKE_MODEL": ""}
+        assert run("smoke.py", variables).returncode == 0
+    with endpoint(unavailable=1) as url:
+        assert (
+            run("smoke.py", variables | {"SMOKE_URL": url, "SMOKE_PATIENCE_S": "0"}).returncode == 1
+        )
 
 
 def test_smoke_fails_with_a_wrong_key() -> None:

@@ -70,6 +70,15 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         }]},
         "it names ${secret:TOKEN}, and secrets.sources is empty",
     ),
+    "a secret that is the hub's token only": (
+        {
+            "secrets": {"huggingFace": "hub"},
+            "models": [{
+                "name": "m", "source": "hf://a/b", "weights": {"token": "${secret:HF_TOKEN}"},
+            }],
+        },
+        "it names ${secret:HF_TOKEN}, and secrets.sources is empty",
+    ),
     "neither source nor endpoints": ({"models": [{"name": "m"}]}, "source"),
     "fewest above most": (groups({**H200, "minPods": 3}), "minPods 3 is above pods 1"),
     "unknown setting": ({"gateway": {"settings": {"max_queue": 3}}}, "max_queue"),
@@ -140,6 +149,10 @@ def test_values_are_refused(case: str) -> None:
 
 
 TAKEN: dict[str, dict[str, Any]] = {
+    "a hub token of its own": {
+        "secrets": {"sources": "tokens", "huggingFace": "hub"},
+        "models": [{"name": "m", "source": "hf://a/b", "weights": {"token": "${secret:HUB}"}}],
+    },
     "a gang": groups({**H200, "pods": 4}) | {"models": [{**GANG, "scaling": {"max": 2}}]},
     "other servers": {"models": [{"name": "m", "endpoints": [{"url": "https://a.example"}]}]},
     "secrets that are there": {

@@ -5,18 +5,20 @@ import os
 import sys
 
 NEEDED = ("INTERNAL_TOKEN", "ADMIN_KEY", "API_KEY", "RAY_TOKEN")
+APART = "DATABASE_URL"
 SHORTEST = {"INTERNAL_TOKEN": 16, "RAY_TOKEN": 16, "ADMIN_KEY": 8, "API_KEY": 8}
 
 
 def secret_faults() -> list[str]:
     faults = []
-    for name in NEEDED:
+    told = {v.removeprefix("NAME_") for v in os.environ if v.startswith("NAME_")}
+    for name in (*NEEDED, *sorted(told - {*NEEDED, APART})):
         value, where = os.environ.get(f"CHECK_{name}", ""), os.environ.get(f"NAME_{name}", name)
         if not value:
             faults.append(f"the Secret {where} is missing or empty")
-        elif len(value) < SHORTEST[name]:
-            faults.append(f"the Secret {where} has fewer than {SHORTEST[name]} characters")
-        elif value != value.strip():
+        elif len(value) < (shortest := SHORTEST.get(name, 1)):
+            faults.append(f"the Secret {where} has fewer than {shortest} characters")
+        elif value != value.strip() and not name.startswith("SOURCE_"):
             faults.append(f"the Secret {where} begins or ends with blanks or a line break")
     return faults
 

@@ -53,3 +53,16 @@
 {{- toJson $pools -}}
 {{- end -}}
 {{- end -}}
+
+{{/* GiB that the node cache may hold on a volume of a size: nine tenths, as compiled kernels and
+     what libraries keep are there too. A pod that fills its emptyDir is evicted. Empty for a size
+     below a GiB's tenth. Call with the size. */}}
+{{- define "penstock.cacheGib" -}}
+{{- $number := regexFind "^[0-9]+([.][0-9]+)?" . | float64 -}}
+{{- $unit := regexFind "[A-Za-z]*$" . -}}
+{{- $bytes := index (dict "" 1 "m" 0 "k" 1000 "Ki" 1024 "M" 1000000 "Mi" 1048576 "G" 1000000000 "Gi" 1073741824 "T" 1000000000000 "Ti" 1099511627776) $unit -}}
+{{- $gib := round (divf (mulf 0.9 $number $bytes) 1073741824) 1 -}}
+{{- if gt $gib 0.0 -}}
+{{- $gib -}}
+{{- end -}}
+{{- end -}}

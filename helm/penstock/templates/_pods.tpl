@@ -79,3 +79,14 @@ resources:
 {{- define "penstock.onSqlite" -}}
 {{- if not (or .Values.database.external.secretName .Values.database.trial.enabled) -}}true{{- end -}}
 {{- end -}}
+
+{{/* The hub's token, for whoever asks the hub: the controller pins sources, hosts fetch weights. */}}
+{{- define "penstock.hubEnv" -}}
+{{- with .Values.secrets.huggingFace }}
+- name: HF_TOKEN
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: token
+{{- end }}
+{{- end -}}

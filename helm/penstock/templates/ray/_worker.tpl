@@ -65,6 +65,12 @@ template:
             value: /run/penstock/launcher.sock
           - name: PENSTOCK_CACHE_DIR
             value: /var/cache/penstock/weights
+          {{- if and (ne $group.cache.kind "hostPath") (not (hasKey $group.settings "cache_gib")) }}
+          {{- with include "penstock.cacheGib" $group.cache.size }}
+          - name: PENSTOCK_CACHE_GIB
+            value: {{ . | quote }}
+          {{- end }}
+          {{- end }}
           - name: PENSTOCK_LOG_DIR
             value: /var/log/penstock
           - name: PENSTOCK_ENGINE_ADDRESS
@@ -83,13 +89,7 @@ template:
           - name: HF_HUB_OFFLINE
             value: "1"
           {{- end }}
-          {{- with $root.Values.secrets.huggingFace }}
-          - name: HF_TOKEN
-            valueFrom:
-              secretKeyRef:
-                name: {{ . }}
-                key: token
-          {{- end }}
+          {{- include "penstock.hubEnv" $root | nindent 10 }}
           {{- if $root.Values.secrets.sources }}
           - name: PENSTOCK_SECRETS_DIR
             value: /etc/penstock/sources
