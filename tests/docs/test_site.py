@@ -109,3 +109,10 @@ def test_unit_files_are_valid(tmp_path: Path) -> None:
     )  # fmt: skip
     ours = [line for line in done.stderr.splitlines() if "penstock" in line]
     assert ours == [], done.stderr
+
+
+def test_gateway_is_stopped_before_what_its_streams_need() -> None:
+    """systemd stops units in the reverse of the order in which it starts them."""
+    unit = (DOCS / "install" / "systemd" / "penstock-gateway.service").read_text()
+    (after,) = re.findall(r"^After=(.*)$", unit, re.M)
+    assert {"penstock-controller.service", "penstock-node.service"} <= set(after.split())
