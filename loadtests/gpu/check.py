@@ -6,7 +6,6 @@ goes to stderr.
 """
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -16,7 +15,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from loadtests.gpu import smi
+from loadtests.gpu import smi, strict
 from loadtests.gpu.bars import Bar, bars, table
 from loadtests.gpu.engines import PLATFORM, data_dir_of, end_left_server
 from loadtests.gpu.parts import PARTS
@@ -84,7 +83,7 @@ def clean_up(plan: Plan, part: str) -> None:
 
 def document(plan: Plan, began_at: datetime, results: list[Result], judged: list[Bar]) -> str:
     """The JSON file."""
-    return json.dumps(
+    return strict.dumps(
         {
             "check": 1,
             "began_at": began_at.isoformat(timespec="seconds"),

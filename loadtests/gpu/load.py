@@ -2,16 +2,24 @@
 
 import asyncio
 import json
+import math
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from statistics import median
+from typing import Any
 
 import httpx
 
 from loadtests.gpu.plan import Plan
 
 WORDS = "w1 w2 w3 w4"
+NAMES = {
+    "tokens_s": "output_throughput", "ttft_p50_ms": "median_ttft_ms",
+    "ttft_p99_ms": "p99_ttft_ms", "tpot_p50_ms": "median_tpot_ms", "tpot_p99_ms": "p99_tpot_ms",
+}  # fmt: skip
+"""Figures by the names that the load tests print them under."""
 
 
 class LoadError(Exception):
@@ -75,15 +83,26 @@ def run(plan: Plan, target: Target, concurrency: int, requests: int) -> Figures:
     told = json.loads(done.stdout)
     if told["failed"] or not told["completed"]:
         raise LoadError(f"{told['failed']} of {told['num_prompts']} requests failed")
+    return figures_of(told, concurrency)
+
+
+def figures_of(told: Mapping[str, Any], concurrency: int) -> Figures:
+    """The figures of a run by what the load tests print.
+
+    Raises:
+        LoadError: If one of them is no number.
+    """
+    numbers = {}
+    for name, theirs in NAMES.items():
+        value = told.get(theirs)
+        if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+            raise LoadError(f"{theirs} at {concurrency} at once is no number: {value}")
+        numbers[name] = float(value)
     return Figures(
         concurrency=concurrency,
-        tokens_s=told["output_throughput"],
-        ttft_p50_ms=told["median_ttft_ms"],
-        ttft_p99_ms=told["p99_ttft_ms"],
-        tpot_p50_ms=told["median_tpot_ms"],
-        tpot_p99_ms=told["p99_tpot_ms"],
         completed=told["completed"],
         complaints=len(told["penstock"]["complaints"]),
+        **numbers,
     )
 
 

@@ -4,7 +4,6 @@ What it has found so far stands in FILE at any moment: a part that is killed kee
 """
 
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
+from loadtests.gpu import strict
 from loadtests.gpu.load import LoadError
 from loadtests.gpu.parts import PARTS, SkippedError
 from loadtests.gpu.plan import from_json
@@ -38,7 +38,7 @@ class Record:
 
     def _write(self) -> None:
         new = self._path.with_suffix(".new")
-        new.write_text(json.dumps(self._document))
+        new.write_text(strict.dumps(self._document))
         new.replace(self._path)
 
 

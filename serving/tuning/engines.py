@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from models.errors import UnreachableError, UpstreamError
 from models.manifest import Manifest
+from serving.background import cancel
 from serving.engine.arguments import vllm_arguments, vllm_environment
 from serving.engine.engine_client import EngineClient
 from serving.engine.launch_protocol import Exited, Forked, Reached, Refused, SpawnRequest
@@ -93,8 +94,7 @@ class EngineRunner:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(GONE_TIMEOUT_S):
                     await asyncio.wait({following})
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+            await cancel(following)
             await lease.close()
 
     async def _measure(
@@ -206,6 +206,4 @@ class _Life:
                 raise TrialError(self.cause or "the engine ended")
             wait.result()
         finally:
-            for task in (wait, ended):
-                task.cancel()
-            await asyncio.gather(wait, ended, return_exceptions=True)
+            await cancel(wait, ended)

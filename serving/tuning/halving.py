@@ -2,9 +2,10 @@
 
 K. Jamieson, A. Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization",
 AISTATS 2016, with a third kept from rung to rung. The defaults are in every rung, whatever they
-score; so is, from the second rung on, the combination of all single changes that beat them. The
-clock and the runner are arguments; each trial is in the journal before the next one begins, and a
-search that starts anew with the same journal goes on where the last one died.
+score; so is, from the second rung on, the combination of all single changes that beat them. `pace`
+shares out the budget. The clock and the runner are arguments; each trial is in the journal before
+the next one begins, and a search that starts anew with the same journal goes on where the last one
+died.
 """
 
 import hashlib
@@ -16,19 +17,15 @@ from dataclasses import dataclass, field
 from models.errors import PenstockError
 from models.manifest import Goal
 from models.profile_measured import Paired
+from serving.tuning.pace import KEPT, PAIR_RUNG, Pace
 from serving.tuning.scoring import Score, paired, score
 from serving.tuning.space import combined
 from serving.tuning.trials import Journal, Runner, Settings, Trial, TrialError
 
 ROUNDS = (1, 3, 6)
 """Requests of a visitor in each rung."""
-COST = (1.0, 1.6, 2.4)
-"""What a trial of each rung takes, over one of the first: starting the engine stays the same."""
-KEPT = 3
-"""One in so many goes on to the next rung."""
-SEARCH_SHARE = 0.5
-"""Of the budget, where pairs are to follow."""
-LEAST_ARMS = 3
+LEAST_TO_RANK = 2
+"""Arms of a rung that say more than the rung before did: the defaults and another."""
 PAIR = "pair"
 """What the keys of trials for the comparison begin with."""
 DEFAULTS: Settings = {}
@@ -74,6 +71,11 @@ class Search:
     clock: Callable[[], float]
     """Monotonic seconds."""
     tell: Callable[[Trial, Score], None] = field(default=lambda _trial, _score: None)
+    _pace: Pace = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begins with nothing known of what trials take."""
+        self._pace = Pace(self.wish.budget_s, self.wish.pairs)
 
     async def run(self) -> Outcome:
         """Searches until the budget is used up, or nothing is left to try.
@@ -81,23 +83,24 @@ class Search:
         Raises:
             NoTrialError: If no trial gave figures.
         """
-        first = await self._trial("0", DEFAULTS, 0)
-        arms = [DEFAULTS, *self.candidates[: self._affordable(first.took_s) - 1]]
-        best, rungs, unit_s = DEFAULTS, 0, first.took_s
+        arms: Sequence[Settings] = [DEFAULTS, *self.candidates]
+        best, rungs = DEFAULTS, 0
         for rung in range(len(ROUNDS)):
-            scored = await self._rung(rung, arms, unit_s)
-            if len(scored) < len(arms) and rung > 0:
-                break  # the budget ended within it: its trials are not comparable with others
+            scored = await self._rung(rung, arms)
+            if len(scored) < LEAST_TO_RANK and rung > 0:
+                break
             ranked = sorted(scored, key=lambda found: found[1], reverse=True)
+            if ranked[0][1].value <= 0 and rung > 0:
+                break
             if ranked[0][1].value <= 0:
                 raise NoTrialError(
                     f"none of {len(scored)} trials gave figures; the first: {self._first_failure()}"
                 )
-            best, rungs = ranked[0][0], rung + 1
-            if len(scored) < len(arms):
-                break
-            arms = self._go_on(scored, ranked, rung)
-        compared = await self._compare(best, unit_s) if best else None
+            best = ranked[0][0]
+            if rung > 0 and len(scored) < len(arms):
+                break  # the budget ended within it, after the arms that were the best before
+            rungs, arms = rung + 1, self._go_on(scored, ranked, rung)
+        compared = await self._compare(best) if best else None
         if compared is not None and compared.ratio < 1:
             best, compared = DEFAULTS, None
         return Outcome(best, compared, self.journal.trials(), rungs)
@@ -105,43 +108,15 @@ class Search:
     def _first_failure(self) -> str:
         return next((t.failure for t in self.journal.trials() if t.failure), "unknown")
 
-    @property
-    def _searched_s(self) -> float:
-        """What the rungs have spent."""
-        made = self.journal.trials()
-        return sum(trial.took_s for trial in made if not trial.key.startswith(PAIR))
-
-    @property
-    def _search_s(self) -> float:
-        """What the rungs may spend; the rest is for the pairs."""
-        return self.wish.budget_s * (SEARCH_SHARE if self.wish.pairs else 1.0)
-
-    def _affordable(self, unit_s: float) -> int:
-        """Arms of the first rung, so that all rungs and the pairs fit the budget."""
-        most, room_s = len(self.candidates) + 1, self._search_s
-        for arms in range(most, LEAST_ARMS, -1):
-            if unit_s * self._cost(arms) <= room_s:
-                return arms
-        return min(most, LEAST_ARMS)
-
-    def _cost(self, arms: int) -> float:
-        """Of all rungs, in trials of the first one."""
-        total, width = 0.0, arms
-        for cost in COST:
-            total += cost * width
-            width = math.ceil(width / KEPT) + 2
-        return total
-
-    async def _rung(
-        self, rung: int, arms: Sequence[Settings], unit_s: float
-    ) -> list[tuple[Settings, Score]]:
-        scored = []
+    async def _rung(self, rung: int, arms: Sequence[Settings]) -> list[tuple[Settings, Score]]:
+        """As many of the arms, in order, as the budget has room for; the defaults are the first."""
+        scored: list[tuple[Settings, Score]] = []
         for settings in arms:
             key = f"{rung}" if settings == DEFAULTS else f"{rung}-{_digest(settings)}"
-            cost_s = unit_s * COST[rung]
-            if self.journal.get(key) is None and self._searched_s + cost_s > self._search_s:
+            if self.journal.get(key) is None and not self._pace.has_room(rung, len(scored) + 1):
                 break
             trial = await self._trial(key, settings, rung)
+            self._pace.note(rung, trial.took_s, gave_figures=trial.figures is not None)
             scored.append((settings, self._score(trial)))
         return scored
 
@@ -151,31 +126,31 @@ class Search:
         ranked: Sequence[tuple[Settings, Score]],
         rung: int,
     ) -> list[Settings]:
-        """The arms of the next rung: the defaults, the best third, and all that helped together."""
+        """The arms of the next rung: the defaults, all that helped together, the best third."""
         kept = [settings for settings, _ in ranked[: math.ceil(len(ranked) / KEPT)]]
         if rung == 0:
             floor = next(found for settings, found in scored if settings == DEFAULTS)
             helped = [s for s, found in ranked if len(s) == 1 and found > floor]
             both = combined(helped)
             if len(both) > 1 and both not in kept:
-                kept.append(both)
+                kept.insert(0, both)
         return [DEFAULTS, *(settings for settings in kept if settings != DEFAULTS)]
 
-    async def _compare(self, best: Settings, unit_s: float) -> Paired | None:
+    async def _compare(self, best: Settings) -> Paired | None:
         """Runs of the best and of the defaults in turn; every other pair begins with the latter."""
         values: list[tuple[float, float]] = []
         for number in range(self.wish.pairs):
             names = [("best", best), ("defaults", DEFAULTS)]
             order = names if number % 2 == 0 else names[::-1]
             keys = {name: f"{PAIR}-{_digest(best)}-{number}-{name}" for name, _ in names}
-            made = all(self.journal.get(key) is not None for key in keys.values())
-            cost_s = 2 * unit_s * COST[1]
-            if not made and self.journal.spent_s + cost_s > self.wish.budget_s:
+            is_begun = any(self.journal.get(key) is not None for key in keys.values())
+            if not is_begun and not self._pace.has_room_for_pair():
                 break
-            found = {
-                name: self._score(await self._trial(keys[name], settings, 1, number))
-                for name, settings in order
-            }
+            found: dict[str, Score] = {}
+            for name, settings in order:
+                trial = await self._trial(keys[name], settings, PAIR_RUNG, number)
+                self._pace.note_pair(trial.took_s)
+                found[name] = self._score(trial)
             values.append((found["best"].value, found["defaults"].value))
         return paired(values)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from models.manifest import parse_manifest
-from serving.tuning.halving import NoTrialError, Outcome, Search, Wish
+from serving.tuning.halving import ROUNDS, NoTrialError, Outcome, Search, Wish
 from serving.tuning.space import candidates
-from serving.tuning.trials import Journal, Settings, Trial
+from serving.tuning.trials import Figures, Journal, Settings, Trial
 from tests.serving.tuning.world import FakeMachine, Killed, figures
 
 SLO = {"ttft_p99": 2.0, "tpot_p99": 0.1}
@@ -189,3 +189,38 @@ async def test_pairs_get_their_part_of_a_budget_that_is_short(tmp_path: Path) ->
     assert outcome.paired is not None
     assert 2 <= outcome.paired.pairs < 10
     assert machine.now_s - 1000.0 <= 1200.0 + 66.0
+
+
+async def test_first_start_with_cold_caches_costs_neither_arms_nor_pairs(tmp_path: Path) -> None:
+    """Prices are medians: the first engine took twenty times what the next ones do."""
+    machine = FakeMachine(cold_s=60.0)
+    outcome = await found(machine, tmp_path, budget_s=300.0)
+    assert BEST.items() <= outcome.best.items()
+    assert outcome.paired is not None
+    assert outcome.paired.pairs == 10
+    assert machine.now_s - 1000.0 <= 300.0
+
+
+async def test_larger_budget_goes_on_further_with_what_is_there(tmp_path: Path) -> None:
+    short = await found(FakeMachine(), tmp_path, budget_s=120.0)
+    machine = FakeMachine()
+    outcome = await found(machine, tmp_path, budget_s=400.0)
+    assert outcome.paired is not None
+    assert len(machine.runs) == len(outcome.trials) - len(short.trials)
+    assert machine.now_s - 1000.0 <= 400.0
+
+
+async def test_rung_that_the_budget_ends_in_counts_for_the_arms_it_had(tmp_path: Path) -> None:
+    """Longer trials take far more than was thought: the last rung has room for some arms only."""
+
+    class Slow(FakeMachine):
+        async def run(self, settings: Settings, rounds: int, seed: int) -> Figures:
+            self.now_s += 15.0 if rounds == ROUNDS[-1] else 0.0
+            return await super().run(settings, rounds, seed)
+
+    outcome = await found(Slow(), tmp_path, budget_s=400.0)
+    last = [trial for trial in outcome.trials if trial.key.startswith("2")]
+    assert outcome.rungs == 2
+    assert len(last) >= 2
+    assert outcome.best in [trial.settings for trial in last]
+    assert outcome.paired is not None

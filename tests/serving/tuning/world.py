@@ -45,6 +45,8 @@ class FakeMachine:
     """Factors of the runs' rates, in turn."""
     start_s: float = 2.0
     second_a_round: float = 1.0
+    cold_s: float = 0.0
+    """What the very first start takes longer."""
     faults: dict[str, str | Figures] = field(default_factory=dict)
     """What settings with this argument end in."""
     dies_at: int | None = None
@@ -60,6 +62,8 @@ class FakeMachine:
             raise Killed
         self.runs.append(dict(settings))
         self.now_s += self.start_s + rounds * self.second_a_round
+        if len(self.runs) == 1:
+            self.now_s += self.cold_s
         for name, fault in self.faults.items():
             if name in settings:
                 if isinstance(fault, str):
