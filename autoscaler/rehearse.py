@@ -86,9 +86,10 @@ class _Live:
         self._spec = spec_at(began_at)
 
     def target(self, seen: Snapshot) -> int:
-        minute = math.floor(seen.at_s / 60.0)
+        at = self._began_at + seen.at_s
+        minute = math.floor(at / 60.0)  # schedules begin and end with a minute of the clock
         if minute != self._minute:
-            self._minute, self._spec = minute, self._spec_at(self._began_at + seen.at_s)
+            self._minute, self._spec = minute, self._spec_at(at)
         decision, self._memory = decide(seen, self._memory, self._spec)
         return decision.target
 

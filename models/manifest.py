@@ -200,7 +200,8 @@ class ScalingSpec(Strict):
     """Who gets a host first where models compete for a pool: the higher one. `min` of others is
     never taken."""
     schedule: tuple[ScheduleSpec, ...] = Field(default=(), max_length=50)
-    """Bounds that hold at certain hours; of windows that overlap, the last one listed counts."""
+    """Bounds that hold at certain hours, or when a cron expression says so; of windows that
+    overlap, the last one listed counts."""
     paused: bool = False
     """The autoscaler leaves the number of engines as it is, within the bounds."""
 
@@ -340,15 +341,18 @@ def parse_manifest(document: Any) -> Manifest:
     try:
         return Manifest.model_validate(document)
     except ValidationError as exc:
+        errors = exc.errors(include_url=False, include_input=False)
         faults = [
             (
                 ".".join(str(part) for part in fault["loc"]) or "manifest",
                 fault["msg"].removeprefix("Value error, "),
             )
-            for fault in exc.errors(include_url=False, include_context=False, include_input=False)
+            for fault in errors
         ]
         message = "; ".join(f"{field}: {reason}" for field, reason in faults)
-        raise ManifestError(message, param=faults[0][0]) from exc
+        hints = (getattr(fault.get("ctx", {}).get("error"), "hint", None) for fault in errors)
+        hint = next(filter(None, hints), None)
+        raise ManifestError(message, param=faults[0][0], hint=hint) from exc
 
 
 def load_manifest(path: Path) -> Manifest:

@@ -5,6 +5,7 @@ import pytest
 from autoscaler.fleet import EngineModel
 from autoscaler.rehearse import USUAL_OUTPUT, recording_of, rehearse
 from autoscaler.snapshot import Spec
+from models.manifest import ScalingSpec
 
 ENGINE = EngineModel(slots=8, prefill_tps=2000.0, step_ms=5.0, step_ms_per_seq=2.0)
 
@@ -51,3 +52,21 @@ def test_rehearsal_follows_a_schedule() -> None:
 
     outcome = rehearse(recording, "x", spec_at, ENGINE, [1.0], 1)
     assert 0 < outcome.cold_hits < 6
+
+
+def test_rehearsal_follows_cron_bounds_to_the_minute_of_the_clock() -> None:
+    eight = 1_795_420_800  # 2026-11-23 08:00 UTC, a Monday
+    recording = recording_of("guide", [(eight + n, 1, 50, 1, 32) for n in (-10, 40)])
+    assert recording is not None
+
+    def cold_hits(*schedule: dict[str, object]) -> int:
+        scaling = ScalingSpec.model_validate({"schedule": schedule})
+
+        def spec_at(at: float) -> Spec:
+            return Spec(*scaling.bounds_at(at), idle_timeout_s=5.0)
+
+        return rehearse(recording, "x", spec_at, ENGINE, [1.0], 1).cold_hits
+
+    assert cold_hits() == 2
+    assert cold_hits({"cron": "0 8 * * mon-fri", "for_s": 60, "min": 1}) == 1
+    assert cold_hits({"cron": "0 8 * * sat,sun", "for_s": 60, "min": 1}) == 2
