@@ -28,6 +28,7 @@ def make_report(
         if busy or lane.reported:
             models.append(demand)
         lane.reported = busy
+        lane.bell.told(demand.queued, now_s)
         lane.tally = Tally()
         lane.first_tokens = []
     quarantined = tuple(one for lane in lanes for one in lane.quarantined)

@@ -9,6 +9,7 @@ from models.adapters_spec import served_name, split_name
 from models.errors import DeadlineError, ModelFailedError, PenstockError
 from serving.gateway.affinity import keys_of
 from serving.gateway.balancer import Balancer
+from serving.gateway.bell import Bell
 from serving.gateway.calls import Call
 from serving.gateway.desk import Desk
 from serving.gateway.endpoint import Endpoint
@@ -53,6 +54,7 @@ class Lane:
         self._prefill = PrefillSpeed()
         self._running: dict[str, tuple[Place, Endpoint]] = {}
         self.alarm = alarm
+        self.bell = Bell(alarm)
         self.trials = Trials()
         self._turns = Turns()
         self._apart, self._max_apart = 0, limits.max_queued  # who waits for adapters to be loaded
@@ -258,8 +260,8 @@ class Lane:
             self._send_away(gone, lambda: self.line.full(now_s))
             if self.balancer.room(now_s)[0] > 0:  # those before it are not the ones to have it
                 self.pump()
-        if len(self.line) == 1 and not self.balancer.can_serve(now_s):
-            self.alarm()
+        if not self.balancer.can_serve(now_s):
+            self.bell.joined(len(self.line), now_s, asyncio.get_running_loop().call_later)
         return await self._wait(place, place.granted)
 
     async def _wait(self, place: Place, granted: asyncio.Future[Endpoint]) -> Endpoint:

@@ -15,6 +15,7 @@ from models.errors import (
     UnavailableError,
 )
 from serving.gateway.calls import Call
+from serving.gateway.demand import make_report
 from serving.gateway.endpoint import Endpoint
 from serving.gateway.lane import Lane
 from serving.gateway.lanes import Lanes
@@ -100,6 +101,20 @@ async def test_sleeping_model_rings_once_for_all_who_wait() -> None:
     await waiting(one, 3)
     assert alarm.rung == 1
     one.update(model("demo", route(slots=3)))
+    for stack, _ in await asyncio.gather(*tasks):
+        await stack.aclose()
+
+
+async def test_sleeping_model_rings_again_when_more_wait_than_were_told_of() -> None:
+    alarm = Alarm()
+    one = lane(model("demo"), alarm)
+    tasks = [asyncio.create_task(enter(one, place()))]
+    await waiting(one, 1)
+    make_report("gw", [one], time.monotonic() - 1.0)
+    tasks.append(asyncio.create_task(enter(one, place())))
+    await waiting(one, 2)
+    assert alarm.rung == 2
+    one.update(model("demo", route(slots=2)))
     for stack, _ in await asyncio.gather(*tasks):
         await stack.aclose()
 
