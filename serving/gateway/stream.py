@@ -15,6 +15,12 @@ ERROR_MARK = b'{"error"'
 ROLE_ONLY = b'"role":"assistant","content":""'
 """In the first event of vLLM's chats, which bears no token."""
 
+GAP = b"\n\n"
+"""Ends an event."""
+
+CRLF_GAP = b"\r\n\r\n"
+"""As some servers elsewhere write it; within JSON text line ends are escaped."""
+
 NO_CHOICES = re.compile(rb'"choices": ?\[\]')
 """In the event that bears usage alone."""
 
@@ -95,11 +101,15 @@ class Transcript:
     def _read_usage(self, lines: bytes) -> bytes:
         if (tokens := last_usage(lines)) is not None:
             self.tokens = tokens
+        gap = CRLF_GAP if CRLF_GAP in lines else GAP
+        *whole, begun = lines.split(gap)
         kept = []
-        for line in lines.split(b"\n\n"):
-            if FIELD in line and NO_CHOICES.search(line):
+        for event in (*(one + gap for one in whole), begun):
+            if FIELD in event and NO_CHOICES.search(event):
                 self.delivered -= 1
                 if self._hide_usage:
+                    # The end of the event before, where what arrived was cut there.
+                    kept.append(event[: len(event) - len(event.lstrip(b"\r\n"))])
                     continue
-            kept.append(line)
-        return b"\n\n".join(kept)
+            kept.append(event)
+        return b"".join(kept)

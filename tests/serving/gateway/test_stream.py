@@ -66,6 +66,27 @@ def test_transcript_notes_usage_and_hides_it_if_told_to(hide: bool, size: int) -
     assert transcript.delivered == len(STREAM) - 1
 
 
+def test_usage_alone_is_hidden_whatever_line_ends_a_server_has() -> None:
+    transcript = Transcript(hide_usage=True)
+    said = transcript.read(b"".join((STREAM[0], USAGE, STREAM[-1])).replace(b"\n", b"\r\n"))
+    assert said == (STREAM[0] + STREAM[-1]).replace(b"\n", b"\r\n")
+    assert transcript.tokens == Tokens(prompt=3, completion=6, cached=2)
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_hidden_usage_takes_no_end_of_another_event_with_it(line_end: bytes) -> None:
+    whole = (STREAM[0] + USAGE + STREAM[-1]).replace(b"\n", line_end)
+    for at in range(1, len(whole)):
+        transcript, lines = Transcript(hide_usage=True), WholeLines()
+        said = b"".join(
+            transcript.read(whole_lines)
+            for part in (whole[:at], whole[at:])
+            if (whole_lines := lines.feed(part))
+        )
+        events = [one for one in said.replace(b"\r\n", b"\n").split(b"\n\n") if one.strip()]
+        assert [one.strip() for one in events] == [STREAM[0].strip(), STREAM[-1].strip()]
+
+
 def test_transcript_does_not_count_the_event_that_only_names_the_role() -> None:
     role = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
     transcript = Transcript(hide_usage=True)
