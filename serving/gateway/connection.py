@@ -2,7 +2,8 @@
 parts without a task's wake for each.
 
 The bounds: a request's head comes within HEAD_TIMEOUT_S and MAX_HEAD_BYTES, its body never pauses
-for longer than BODY_PAUSE_S, and whoever does not read is noticed by `Tenant.full`.
+for longer than BODY_PAUSE_S and comes with SLOWEST_BYTES_PER_S in the mean, a body that is refused
+still comes for BODY_PAUSE_S at most, and whoever does not read is noticed by `Tenant.full`.
 """
 
 import asyncio
@@ -21,6 +22,9 @@ from serving.gateway.http10 import Unchunked, check_head
 
 HEAD_TIMEOUT_S = 10.0
 BODY_PAUSE_S = 10.0
+SLOWEST_BYTES_PER_S = 500.0
+"""As Apache's mod_reqtimeout has it: a byte each nine seconds holds a connection for days."""
+
 MAX_HEAD_BYTES = 32 * 2**10
 MAX_HEADERS = 100
 TENANT = "penstock.tenant"
@@ -109,6 +113,7 @@ class TenantConnection(HttpToolsProtocol):
         self._patience: asyncio.TimerHandle | None = None
         self._in_head = False
         self._in_body = False
+        self._body_until_s = 0.0  # by the loop's clock; 0 before the body's first pause
         self._head_bytes = 0
         self._header_count = 0
         self._header_bytes = 0
@@ -158,7 +163,7 @@ class TenantConnection(HttpToolsProtocol):
         if self._refused:
             return
         if self._in_body:
-            self._await(self.body_pause_s)
+            self._await_body(len(data))
         elif self._in_head:
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(TOO_LARGE)
@@ -208,6 +213,7 @@ class TenantConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is complete."""
         self._in_body = False
+        self._body_until_s = 0.0
         self._head_bytes = 0
         self._stop_waiting()
         super().on_message_complete()
@@ -241,6 +247,14 @@ class TenantConnection(HttpToolsProtocol):
         )
         self.transport.write(head.encode() + body)
         self.transport.close()
+
+    def _await_body(self, arrived: int) -> None:
+        if self.cycle.response_complete and self._patience is not None:
+            return  # it was refused: what still comes is thrown away, for as long as it waits now
+        now_s = self.loop.time()
+        until_s = self._body_until_s or now_s + self.body_pause_s
+        self._body_until_s = until_s + arrived / SLOWEST_BYTES_PER_S
+        self._await(min(self.body_pause_s, self._body_until_s - now_s))
 
     def _await(self, patience_s: float) -> None:
         self._stop_waiting()

@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import Callable
 
+import psutil
 import pytest
 
 from serving.gateway.connection import MAX_HEAD_BYTES, MAX_HEADERS, TenantConnection
@@ -68,6 +69,31 @@ async def test_head_that_trickles_is_cut_all_the_same(hasty_gateway: Gateway) ->
         with contextlib.suppress(ConnectionResetError):
             assert await reader.read() == b""
     trickle.cancel()
+    writer.close()
+
+
+async def test_body_that_trickles_is_cut_all_the_same(hasty_gateway: Gateway) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", hasty_gateway.port)
+    writer.write(head("Content-Length: 100000"))
+    trickle = asyncio.create_task(_trickle(writer, b"x" * 3000))
+    async with asyncio.timeout(25):
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+    trickle.cancel()
+    writer.close()
+
+
+async def test_body_of_whoever_was_refused_is_not_read_for_ever(hasty_gateway: Gateway) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", hasty_gateway.port)
+    writer.write(head("Transfer-Encoding: chunked", key="wrong") + b"1\r\nx\r\n")
+    answer = await reader.readuntil(b"\r\n\r\n")
+    assert status_of(answer) == 401
+    async with asyncio.timeout(30):
+        with contextlib.suppress(ConnectionError):
+            while not writer.transport.is_closing():
+                writer.write(b"400\r\n" + b"x" * 1024 + b"\r\n")
+                await writer.drain()
+                await asyncio.sleep(0.002)
     writer.close()
 
 
@@ -232,6 +258,8 @@ async def test_odd_json_is_a_4xx(gateway: Gateway, engine: FakeEngine, content: 
 
 
 async def test_endless_body_is_refused_and_not_kept(gateway: Gateway) -> None:
+    process = psutil.Process()
+    before = process.memory_info().rss
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(head("Transfer-Encoding: chunked"))
     sent = 0
@@ -245,6 +273,7 @@ async def test_endless_body_is_refused_and_not_kept(gateway: Gateway) -> None:
         answer = await reader.read(100)
         assert not answer or status_of(answer) == 413
     assert sent < 200 * 2**20
+    assert process.memory_info().rss - before < 64 * 2**20
     writer.close()
 
 
