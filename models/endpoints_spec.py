@@ -16,6 +16,9 @@ def _check_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("an endpoint is the base URL of a server, as https://host:8000")
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError("an endpoint's URL is plain ASCII without spaces; encode what is not")
+    _ = parts.port  # raises ValueError
     if parts.username or parts.password:
         raise ValueError("an endpoint's URL must hold no password; name a secret in token")
     if parts.query or parts.fragment:

@@ -138,10 +138,10 @@ class Gateways:
                 running.update(part.in_flight)
         return dict(running)
 
-    def lease(self, gateway_id: str, model: str, slots: int) -> int:
-        """This gateway's share of one of the model's engines."""
+    def lease(self, gateway_id: str, model: str, slots: int, *, looks_ahead: bool = True) -> int:
+        """This gateway's share of one of the model's engines; as `split`."""
         requests = {g: heard.requests.get(model, 0) for g, heard in self._heard.items()}
-        return split(slots, requests).get(gateway_id, 1)
+        return split(slots, requests, looks_ahead=looks_ahead).get(gateway_id, 1)
 
     def quarantined(self, gateway_id: str) -> tuple[str, ...]:
         """Fingerprints that the other gateways lately put into quarantine."""

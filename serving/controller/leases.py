@@ -12,16 +12,20 @@ def capacity(slots: int) -> int:
     return slots + max(LOOK_AHEAD_MIN, slots // LOOK_AHEAD_SHARE)
 
 
-def split(slots: int, demand: Mapping[str, int]) -> dict[str, int]:
+def split(slots: int, demand: Mapping[str, int], *, looks_ahead: bool = True) -> dict[str, int]:
     """Shares of one engine for each gateway, after their demand for its model (requests).
 
     Each gateway gets at least one slot, so that none has to wait for a reply before its first
     request; so the sum is at most `capacity(slots)` plus the number of gateways. An idle gateway
     counts as one request. Remainders go to the largest fractions, ties to the smaller name.
+
+    Args:
+        looks_ahead: The engine has a queue of its own; without one the sum is at most `slots`, or
+            the number of gateways.
     """
     if not demand:
         return {}
-    total = capacity(slots)
+    total = capacity(slots) if looks_ahead else slots
     weights = {gateway: requests + 1 for gateway, requests in demand.items()}
     whole = sum(weights.values())
     shares = {gateway: total * weight // whole for gateway, weight in weights.items()}

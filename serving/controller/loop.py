@@ -33,6 +33,7 @@ from serving.controller.traces import Traces
 from serving.protocol import (
     DemandReply,
     DemandReport,
+    EndpointRoute,
     EnginePhase,
     EngineReport,
     HostRegistration,
@@ -99,6 +100,7 @@ class ControlLoop:
         self._bindings = Bindings(self.fleet, registry, events, self.traces)
         self._gangs = Gangs(self.fleet)
         self._standings: dict[str, Standing] = {}
+        self._elsewhere: list[tuple[str, EndpointRoute]] = []  # by model; others run them
         self._settled_after_s: float | None = None
         self._stepped_s: float | None = None
         self._waiting_since: dict[str, float] = {}
@@ -166,12 +168,20 @@ class ControlLoop:
         return DemandReply(
             quarantined=self.gateways.quarantined(report.gateway_id),
             killed=self.gateways.killed(self._clock().s),
-            leases={
-                engine.engine_id: self.gateways.lease(report.gateway_id, engine.model, engine.slots)
-                for engine in self.fleet.bound()
-                if engine.life is Life.READY
-            },
+            leases=self._leases(report.gateway_id),
         )
+
+    def _leases(self, gateway_id: str) -> dict[str, int]:
+        leases = {
+            engine.engine_id: self.gateways.lease(gateway_id, engine.model, engine.slots)
+            for engine in self.fleet.bound()
+            if engine.life is Life.READY
+        }
+        for model, route in self._elsewhere:
+            leases[route.engine_id] = self.gateways.lease(
+                gateway_id, model, route.slots, looks_ahead=False
+            )
+        return leases
 
     def _hear_trouble(self, report: DemandReport) -> None:
         """Engines that hang, and requests that engines died of."""
@@ -355,6 +365,7 @@ class ControlLoop:
             self._standings[model.name] = standing
             canary = self.rollouts.route(model)
             routes.append(make_route(model, standing, engines, canary, self._secrets))
+        self._elsewhere = [(r.name, one) for r in routes for one in r.endpoints if one.external]
         self.routes.publish(routes)
         self.traces.keep_only(self._standings)
         for engine in self.fleet.bound():

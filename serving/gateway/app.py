@@ -66,7 +66,7 @@ def create_app(
     link = ControllerLink(controllers, settings.internal_token.get_secret_value())
     keyring = Keyring()
     metrics = GatewayMetrics(settings.metrics_by_tenant)
-    engines = EngineClient()
+    engines = EngineClient(wanted=b"retry-after")
     bodies = BodyBudget(int(settings.bodies_mib * 2**20))
     passage = AdminPassage(controllers, limits.max_body_bytes, bodies)
     urgent = asyncio.Event()

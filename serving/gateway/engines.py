@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
+from serving.gateway import elsewhere
 from serving.gateway.replies import EngineBrokeError, EngineGoneError, EngineReply
 from serving.gateway.upstream import BrokenOffError, Meter, Upstream
 from serving.protocol import EndpointRoute
@@ -48,10 +49,12 @@ class EngineClient:
 
     Args:
         wanted: Name of a header, in lower case, that `EngineReply.found` is to tell.
+        elsewhere_within_s: How long a server that others run may take to begin an answer.
     """
 
-    def __init__(self, wanted: bytes = b"") -> None:
+    def __init__(self, wanted: bytes = b"", elsewhere_within_s: float = elsewhere.SILENT_S) -> None:
         self._wanted = wanted
+        self._elsewhere_within_s = elsewhere_within_s
         self._idle: defaultdict[Address, list[Upstream]] = defaultdict(list)
         self._meters: dict[str, Meter] = {}
         self._busy: defaultdict[str, set[Upstream]] = defaultdict(set)  # by engine_id
@@ -93,7 +96,8 @@ class EngineClient:
             rest += f"traceparent: {traceparent}\r\n"
         size = f"content-length: {len(body)}\r\n\r\n"
         request = head + (rest + size).encode("latin-1") + body
-        return Posting(self, route.engine_id, address, request)
+        within_s = self._elsewhere_within_s if route.external else None
+        return Posting(self, route.engine_id, address, request, within_s)
 
     async def begin(self, engine_id: str, address: Address) -> Upstream:
         """A connection for one request to an engine; `end` takes it back.
@@ -191,6 +195,8 @@ class EngineClient:
             head = (
                 f"{method} {parts.path.rstrip('/')}{path} HTTP/1.1\r\nhost: {address.authority}\r\n"
             )
+            if route.external:
+                head += elsewhere.HEADERS
             if route.token:
                 head += f"authorization: Bearer {route.token}\r\n"
             known = self._heads[route.url, route.token, path] = (address, head.encode("latin-1"))
@@ -223,25 +229,35 @@ class Posting:
         EngineBrokeError: On entering, if the engine broke off before it answered.
     """
 
-    __slots__ = ("_address", "_client", "_engine_id", "_request", "_upstream")
+    __slots__ = ("_address", "_client", "_engine_id", "_request", "_upstream", "_within_s")
 
     def __init__(
-        self, client: EngineClient, engine_id: str, address: Address, request: bytes
+        self,
+        client: EngineClient,
+        engine_id: str,
+        address: Address,
+        request: bytes,
+        within_s: float | None = None,
     ) -> None:
         self._client = client
         self._engine_id = engine_id
         self._address = address
         self._request = request
+        self._within_s = within_s
         self._upstream: Upstream | None = None
 
     async def __aenter__(self) -> EngineReply:
         upstream = await self._client.begin(self._engine_id, self._address)
         try:
-            await upstream.ask(self._request)
+            if self._within_s is None:
+                await upstream.ask(self._request)
+            else:
+                async with asyncio.timeout(self._within_s):
+                    await upstream.ask(self._request)
         except BaseException as exc:
             self._client.end(self._engine_id, self._address, upstream)
-            if isinstance(exc, BrokenOffError):
-                raise EngineBrokeError(str(exc)) from exc
+            if isinstance(exc, BrokenOffError | TimeoutError):
+                raise EngineBrokeError(str(exc) or "no answer in time") from exc
             raise
         self._upstream = upstream
         return EngineReply(upstream)

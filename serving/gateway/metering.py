@@ -168,7 +168,8 @@ def settled(visit: Visit, status: UsageStatus, tier: str, at: float, now_s: floa
     """The row of a request that is over; `at` in Unix, `now_s` in monotonic seconds.
 
     A request whose first byte never left took nothing. Where one left, the engine's own count
-    holds; where the engine could not say it, the recorder will, and what was delivered bounds it.
+    holds; where the engine could not say it, the recorder will, and what was delivered bounds it. A
+    server elsewhere has no recorder: what was delivered is what it took, and its prompt is guessed.
     """
     first_byte_s = visit.first_byte_s
     billed = first_byte_s is not None and status is not UsageStatus.FAILED
@@ -182,10 +183,11 @@ def settled(visit: Visit, status: UsageStatus, tier: str, at: float, now_s: floa
         "ttft_s": None if first_byte_s is None else round(first_byte_s - visit.began_s, 6),
         "duration_s": round(now_s - visit.began_s, 6), "attempts": visit.attempts,
         "engine_id": visit.engine_id, "delivered": visit.delivered,
-        "known": not billed or tokens is not None,
+        "known": not billed or tokens is not None or not visit.is_recorded,
     }  # fmt: skip
     if billed and tokens is None:
         row["completion"] = visit.delivered  # until the recorder tells, or where there is none
+        row["prompt"] = 0 if visit.is_recorded else visit.prompt_guess
     if tokens is not None:
         row["prompt"], row["cached"] = tokens.prompt, tokens.cached
         row["completion"], row["reasoning"] = tokens.completion, tokens.reasoning

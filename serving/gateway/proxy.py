@@ -29,6 +29,7 @@ from serving.gateway.bodies import TenantLeftError, read_body
 from serving.gateway.body_budget import BodyBudget, Held
 from serving.gateway.calls import Call, Reading, cache_salt
 from serving.gateway.connection import TENANT, Tenant, WhileConnected
+from serving.gateway.elsewhere import FULL, is_elsewhere, rest_s, without_tokens
 from serving.gateway.endpoint import Endpoint
 from serving.gateway.engines import EngineClient
 from serving.gateway.errors import Answer, answer_of, answer_of_engine, sse_event
@@ -206,6 +207,8 @@ class Proxy:
             async with lane.slot(place, again=again) as endpoint:
                 visit.engine_id = endpoint.route.engine_id
                 visit.revision = endpoint.route.revision
+                visit.is_recorded = not endpoint.route.external
+                visit.prompt_guess = place.prompt_tokens
                 visit.attempts += 1
                 visit.dispatched_s = time.monotonic()
                 way.dispatched()
@@ -230,7 +233,7 @@ class Proxy:
         self, verdict: Verdict, call: Call, lane: Lane, place: Place, visit: Visit
     ) -> None:
         log.warning("engine_attempt_failed", verdict=verdict.name.lower(), **visit.names())
-        if verdict is Verdict.BROKE:
+        if verdict is Verdict.BROKE and not is_elsewhere(lane.route):
             place.died.append(visit.engine_id)
             if len(place.died) >= MAX_BROKEN:
                 lane.alarm()  # the controller is asked at once
@@ -281,12 +284,16 @@ class Proxy:
         try:
             async with posting as reply:
                 if reply.status >= 300:
-                    body = await reply.error_body()
+                    body = without_tokens(await reply.error_body(), lane.route)
+                    if endpoint.route.external and reply.status in FULL:
+                        lane.pause(endpoint, rest_s(reply.found))  # the quota is not the tenant's
+                        return Verdict.BUSY
                     return await self._refused(reply.status, body, visit, send)
                 if reply.streams:
                     return await self._stream(call, reply, lane, visit, way, tenant, send)
                 body = await reply.whole_body()
-        except EngineGoneError:
+        except EngineGoneError as exc:
+            log.warning("engine_not_reached", reason=str(exc), **visit.names())
             return Verdict.GONE
         except EngineBrokeError:
             return Verdict.BROKE
@@ -344,6 +351,7 @@ class Proxy:
             chunk = lines.feed(arrived)
         chunk, error = split_at_error(chunk)
         if error and not chunk:
+            error = without_tokens(error, lane.route)
             return await self._refused(status_in_error(error), error, visit, send)
         self._note_first_byte(lane, visit)
         await way.cleared()
@@ -356,7 +364,8 @@ class Proxy:
             await relay.run()
             end = transcript.read(lines.rest())
         except EngineError as exc:
-            end = self._cut(visit, str(exc), exc.error)
+            error = without_tokens(exc.error, lane.route)
+            end = self._cut(visit, error.decode(errors="replace"), error)
             if status_in_error(exc.error) >= 500:
                 lane.note_failure(visit.revision)
         except EngineBrokeError as exc:

@@ -37,6 +37,8 @@ class Visit:
     engine_id: str = ""  # the last one that had it
     revision: int = 0  # of that engine
     attempts: int = 0  # how often it was sent to an engine
+    is_recorded: bool = True  # the last engine that had it counts what it does
+    prompt_guess: int = 0  # tokens, as estimated
     dispatched_s: float | None = None  # monotonic seconds; of the last attempt
     first_byte_s: float | None = None  # monotonic seconds
     tokens: Tokens | None = None  # None where no engine said

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Set
 from typing import Protocol
 
+from serving.gateway.elsewhere import SILENT_S
 from serving.gateway.endpoint import Endpoint
 from serving.gateway.hang import Hang
 from serving.gateway.lane import Lane
@@ -81,8 +82,9 @@ class Watch:
 
     async def _ask(self, lane: Lane, endpoint: Endpoint, now_s: float) -> None:
         route = endpoint.route
-        account = await self._engines.account(route)
-        excuse_s = lane.prefill_excuse_s(endpoint)
+        # Others' servers have no account of their steps, and are not shown our token for one.
+        account = None if route.external else await self._engines.account(route)
+        excuse_s = SILENT_S if route.external else lane.prefill_excuse_s(endpoint)
         if not self._hang.told(route.engine_id, account, now_s, excuse_s):
             return
         self._suspects.add(route.engine_id)

@@ -34,3 +34,8 @@ def test_split_gives_each_its_slot_and_all_together_little_more(
     for one, its in demand.items():
         for other, theirs in demand.items():
             assert its > theirs or shares[one] <= shares[other] + 1
+
+
+def test_split_of_an_engine_without_a_queue_looks_not_ahead() -> None:
+    assert split(1, {"a": 5}, looks_ahead=False) == {"a": 1}
+    assert split(4, {"a": 3, "b": 0}, looks_ahead=False) == {"a": 3, "b": 1}

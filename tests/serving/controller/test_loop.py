@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from serving.protocol import DemandReport, EnginePhase, ModelState, StartPhase
+from models.manifest import parse_manifest
+from serving.protocol import DemandReport, EnginePhase, ModelDemand, ModelState, StartPhase
 from tests.serving.controller.world import World, engine_report, registration
 
 READY, STARTING, FAILED = EnginePhase.READY, EnginePhase.STARTING, EnginePhase.FAILED
@@ -475,3 +476,20 @@ async def test_loop_grants_leases_for_ready_engines_only(world: World) -> None:
     assert world.alive[0].assigned is not None
     reply = world.loop.hear(DemandReport(gateway_id="gw"))
     assert reply.leases == {world.alive[0].assigned.engine_id: 72}
+
+
+async def test_loop_shares_the_slots_of_servers_elsewhere_among_gateways(world: World) -> None:
+    """No look-ahead: such a server refuses what is too much, where an engine has a queue."""
+    world.has_gateway = False
+    document = {
+        "name": "gpt", "endpoints": [{"url": "https://a"}, {"url": "https://b"}],
+        "engine": {"max_num_seqs": 4},
+    }  # fmt: skip
+    await world.registry.apply(parse_manifest(document), world.moment.at)
+    world.loop.changed("gpt")
+    world.run()
+    busy = DemandReport(gateway_id="gw-1", models=(ModelDemand(model="gpt", queued=3),))
+    assert set(world.loop.hear(busy).leases.values()) == {4}
+    idle = world.loop.hear(DemandReport(gateway_id="gw-2"))
+    assert idle.leases == {"gpt-endpoint-0": 1, "gpt-endpoint-1": 1}
+    assert set(world.loop.hear(busy).leases.values()) == {3}

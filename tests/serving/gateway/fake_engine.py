@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ class FakeEngine:
         self.aborted = 0
         self.connections = 0
         self.go_on = asyncio.Event()  # lets behaviours that wait go on
+        self.tls: ssl.SSLContext | None = None  # to be set before it starts
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
@@ -54,7 +56,9 @@ class FakeEngine:
         )
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(
+            self._accept, "127.0.0.1", self.port, ssl=self.tls
+        )
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -231,12 +235,13 @@ async def dies_mid_body(engine: FakeEngine, seen: Seen, writer: asyncio.StreamWr
     writer.close()
 
 
-def refuses(status: int, message: str, param: str | None = None) -> Behaviour:
-    """Answers with an error in vLLM's shape, whose code is a number."""
+def refuses(status: int, message: str, param: str | None = None, head: str = "") -> Behaviour:
+    """Answers with an error in vLLM's shape, whose code is a number; `head` holds more headers."""
 
     async def refuse(engine: FakeEngine, seen: Seen, writer: asyncio.StreamWriter) -> None:
         error = {"message": message, "type": "BadRequestError", "param": param, "code": status}
-        writer.write(whole(status, {"error": error}))
+        answer = whole(status, {"error": error})
+        writer.write(answer.replace(b"\r\n", f"\r\n{head}".encode(), 1))
 
     return refuse
 
