@@ -5,8 +5,11 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import re
+import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -73,6 +76,8 @@ async def test_odd_requests_are_answered_or_cut_and_leave_nothing(
     await gateway.start()
     fuzzer = Fuzzer(SEED)
     statuses: Counter[int] = Counter()
+    unanswered = 0
+    began_s = time.monotonic()
     process = psutil.Process()
     before_mib = 0.0
     for sent in range(0, REQUESTS, AT_ONCE):
@@ -81,12 +86,20 @@ async def test_odd_requests_are_answered_or_cut_and_leave_nothing(
         for request, found in zip(requests, answers, strict=True):
             assert set(found) <= GOOD_STATUS, (SEED, found, request)
             statuses.update(found)
+            unanswered += not found
         assert_engine_saw_only_what_is_allowed(engine)
         if sent <= 1000:
             before_mib = process.memory_info().rss / 2**20
     await until(lambda: not engine.running)
     assert (await gateway.http.post("/v1/chat/completions", json=chat())).status_code == 200
     assert await gateway.metric("penstock_requests_in_flight") == 0
-    assert process.memory_info().rss / 2**20 - before_mib < GROWTH_MIB
+    grown_mib = process.memory_info().rss / 2**20 - before_mib
+    told = {
+        "requests": REQUESTS, "seed": SEED, "seconds": round(time.monotonic() - began_s),
+        "answers": dict(sorted(statuses.items())), "cut": unanswered,
+        "mib_at_first": round(before_mib), "grown_mib": round(grown_mib, 1),
+    }  # fmt: skip
+    sys.stdout.write(f"{json.dumps(told)}\n")
+    assert grown_mib < GROWTH_MIB
     assert statuses[200] > REQUESTS / 50  # it is not all refused at the door
     assert statuses[400] > REQUESTS / 5
