@@ -17,6 +17,7 @@ from models.errors import PenstockError
 from models.manifest import AdapterSpec, Manifest
 from models.sources import Have
 from serving import logs
+from serving.background import cancel
 from serving.engine.weights import Weights
 from serving.protocol import AdapterReport
 
@@ -129,9 +130,7 @@ class AdapterKeeper:
                 for spec in [spec for spec, task in loading.items() if task.done()]:
                     loading.pop(spec).result()
         finally:
-            for task in loading.values():
-                task.cancel()
-            await asyncio.gather(*loading.values(), return_exceptions=True)
+            await cancel(*loading.values())
 
     async def close(self) -> None:
         """Gives all files back: the engine is gone."""
@@ -167,9 +166,7 @@ class AdapterKeeper:
     ) -> None:
         """What is not wanted any more goes, once gateways know that."""
         for spec in [spec for spec in loading if self._wanted.get(spec.name) != spec]:
-            task = loading.pop(spec)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await cancel(loading.pop(spec))
         for memory in (self._faults, self._retry_at_s):
             for spec in [spec for spec in memory if self._wanted.get(spec.name) != spec]:
                 del memory[spec]

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from models.errors import NotFoundError, PenstockError, UnavailableError, UnreachableError
 from serving import logs
+from serving.background import cancel
 from serving.engine.controller_client import ControllerClient
-from serving.engine.engine_run import EngineRun, Surroundings, cancel
+from serving.engine.engine_run import EngineRun, Surroundings
 from serving.engine.recorder_reader import FOLDER, RecorderReader
 from serving.protocol import (
     REPORT_INTERVAL_S,

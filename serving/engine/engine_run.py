@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -18,6 +17,7 @@ from models.errors import PenstockError, UnavailableError, UnreachableError, Ups
 from models.manifest import AdapterSpec
 from models.sources import Have
 from serving import logs
+from serving.background import cancel
 from serving.engine import compile_cache, recorder
 from serving.engine.adapters import AdapterKeeper
 from serving.engine.ageing import by_age
@@ -419,10 +419,3 @@ def _prune_logs(folder: Path) -> None:
     """Removes the oldest logs of a model: each start of an engine leaves one."""
     for path in by_age(folder.glob("*.log"))[: -KEPT_LOGS + 1]:
         path.unlink(missing_ok=True)
-
-
-async def cancel(*tasks: "asyncio.Task[Any]") -> None:
-    """Cancels tasks and waits for their end, whatever it is."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -19,6 +19,7 @@ from models.manifest import AdapterSpec, Manifest
 from models.secrets import Secrets
 from models.sources import Access, Have
 from serving import logs
+from serving.background import cancel
 from serving.protocol import FetchReport
 
 PREFETCH_RETRY_S = 30.0
@@ -147,9 +148,7 @@ class NodeWeights:
         for fetch in (*self._starting.values(), *self._prefetched.values()):
             fetch.progress.stop.set()
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await cancel(task)
 
     async def _prefetch_forever(self) -> None:
         while True:

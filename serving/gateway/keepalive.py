@@ -14,6 +14,7 @@ from typing import Self
 from starlette.types import Message, Send
 
 from models.errors import PenstockError
+from serving.background import cancel
 from serving.gateway.errors import Answer, Shape, answer_of, sse_event
 
 HEADER = b"x-penstock-keep-alive-s"
@@ -82,9 +83,7 @@ class KeepAlive:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await cancel(self._task)
 
     async def _patient(self, message: Message) -> None:
         """Passes on; an answer that is no stream becomes an event where a stream has begun."""

@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Self
 
 from models.errors import PenstockError
+from serving.background import cancel
 from serving.gateway.auth import Keyring
 from serving.gateway.lanes import Lanes
 from serving.gateway.limits import LimitsToll, WhenDown
@@ -47,9 +48,7 @@ class Limiting:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await cancel(self._task)
         if self._redis is not None:
             await self._redis.close()
 

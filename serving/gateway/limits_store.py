@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from serving.background import cancel
 from serving.gateway.limits_ahead import Aheads
 from serving.gateway.limits_script import (
     DIGEST,
@@ -131,9 +132,7 @@ class LimitStore:
         self._stop_timers()
         if self._sweeping is not None:
             self._sweeping.cancel()
-        if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.gather(self._connecting, return_exceptions=True)
+        await cancel(self._connecting)
         if self._link is not None:
             self._link.close()
         self._give_up_waiting()
