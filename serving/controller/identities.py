@@ -3,12 +3,13 @@
 import asyncio
 import time
 
-from serving.controller.changes import Changes, stopped_within
+from serving.controller.changes import stopped_within
 from serving.controller.database import DatabaseError
 from serving.controller.key_store import KeyStore
 from serving.controller.limit_store import LimitStore
 from serving.controller.price_store import PriceStore
 from serving.controller.store import Store
+from serving.controller.versioned import VersionedTable
 from serving.credentials import KeyIndex
 from serving.identities import IdentitiesDelta, KeyRecord, LimitRecord, TokenPrice
 from serving.logs import get_logger
@@ -35,14 +36,11 @@ class Identities:
         self._limits = LimitStore(store)
         self._prices = PriceStore(store)
         self._index = KeyIndex()
-        self._things: dict[str, Thing] = {}
-        self._changed: dict[str, int] = {}  # id -> version of its last change
-        self._removed: dict[str, int] = {}
+        self._things: VersionedTable[Thing] = VersionedTable(TOMBSTONES_MAX)
+        self.changes = self._things.changes
         self._stored_version = -1
         self._read_s = 0.0
         self._reading = asyncio.Lock()
-        self.changes = Changes()
-        self._floor = self.changes.version
 
     async def refresh(self) -> None:
         """Reads everything anew.
@@ -73,20 +71,14 @@ class Identities:
 
     def since(self, after: int) -> IdentitiesDelta:
         """What changed after a version; everything where that version is unknown."""
-        version = self.changes.version
-        full = not self._floor <= after <= version
-        things = [
-            thing
-            for thing_id, thing in self._things.items()
-            if full or self._changed[thing_id] > after
-        ]
+        delta = self._things.since(after)
         return IdentitiesDelta(
-            version=version,
-            full=full,
-            keys=tuple(thing for thing in things if isinstance(thing, KeyRecord)),
-            limits=tuple(thing for thing in things if isinstance(thing, LimitRecord)),
-            prices=tuple(thing for thing in things if isinstance(thing, TokenPrice)),
-            removed=() if full else tuple(t for t, at in self._removed.items() if at > after),
+            version=delta.version,
+            full=delta.full,
+            keys=tuple(thing for thing in delta.things if isinstance(thing, KeyRecord)),
+            limits=tuple(thing for thing in delta.things if isinstance(thing, LimitRecord)),
+            prices=tuple(thing for thing in delta.things if isinstance(thing, TokenPrice)),
+            removed=delta.removed,
         )
 
     def authenticate(self, key: bytes, at: float) -> KeyRecord:
@@ -99,31 +91,16 @@ class Identities:
 
     def keys(self) -> list[KeyRecord]:
         """All keys."""
-        return [thing for thing in self._things.values() if isinstance(thing, KeyRecord)]
+        return [thing for thing in self._things if isinstance(thing, KeyRecord)]
 
     def limits(self) -> dict[str, LimitRecord]:
         """All limits by their id."""
-        return {t.limit_id: t for t in self._things.values() if isinstance(t, LimitRecord)}
+        return {t.limit_id: t for t in self._things if isinstance(t, LimitRecord)}
 
     def _take(self, new: dict[str, Thing]) -> None:
-        changed = {
-            thing_id for thing_id, thing in new.items() if self._things.get(thing_id) != thing
-        }
-        removed = self._things.keys() - new.keys()
-        if not changed and not removed:
-            return
-        self._things = new
-        version = self.changes.version + 1
-        for thing_id in changed:
-            self._changed[thing_id] = version
-            self._removed.pop(thing_id, None)
+        replaced = self._things.replace(new)
+        for thing_id in replaced.changed:
             if isinstance(thing := new[thing_id], KeyRecord):
                 self._index.put(thing)
-        for thing_id in removed:
-            self._removed[thing_id] = version
-            self._changed.pop(thing_id, None)
+        for thing_id in replaced.removed:
             self._index.remove(thing_id)
-        while len(self._removed) > TOMBSTONES_MAX:
-            oldest = min(self._removed, key=self._removed.__getitem__)
-            self._floor = max(self._floor, self._removed.pop(oldest))
-        self.changes.bump()

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from models.secrets import SecretError, Secrets
 from serving.controller.adapters import loaded_in, routes_of
 from serving.controller.binder import Life
-from serving.controller.changes import Changes
 from serving.controller.observed import Engine
 from serving.controller.registry import DeployedModel
 from serving.controller.standing import Standing
+from serving.controller.versioned import VersionedTable
 from serving.protocol import CanaryRoute, EndpointRoute, ModelRoute, RoutesDelta
 
 TOMBSTONES_MAX = 1000
@@ -82,32 +82,12 @@ class RouteTable:
     """The published routes; remembers at which version each model changed last."""
 
     def __init__(self, version: int | None = None) -> None:
-        self.changes = Changes(version)
-        self._floor = self.changes.version
-        self._routes: dict[str, ModelRoute] = {}
-        self._changed: dict[str, int] = {}
-        self._removed: dict[str, int] = {}
+        self._routes: VersionedTable[ModelRoute] = VersionedTable(TOMBSTONES_MAX, version)
+        self.changes = self._routes.changes
 
-    def publish(self, routes: list[ModelRoute]) -> set[str]:
+    def publish(self, routes: list[ModelRoute]) -> frozenset[str]:
         """Replaces the table; returns the models whose route changed. No change: no new version."""
-        new = {route.name: route for route in routes}
-        changed = {name for name, route in new.items() if self._routes.get(name) != route}
-        removed = self._routes.keys() - new.keys()
-        if not changed and not removed:
-            return set()
-        self._routes = new
-        version = self.changes.version + 1
-        for name in changed:
-            self._changed[name] = version
-            self._removed.pop(name, None)
-        for name in removed:
-            self._removed[name] = version
-            self._changed.pop(name, None)
-        while len(self._removed) > TOMBSTONES_MAX:
-            oldest = min(self._removed, key=self._removed.__getitem__)
-            self._floor = max(self._floor, self._removed.pop(oldest))
-        self.changes.bump()
-        return changed
+        return self._routes.replace({route.name: route for route in routes}).changed
 
     async def named(self, model: str, timeout_s: float) -> bool:
         """Waits until the table names a model; False if it does not in time.
@@ -122,12 +102,7 @@ class RouteTable:
 
     def since(self, after: int) -> RoutesDelta:
         """What changed after a version; everything where that version is unknown."""
-        if not self._floor <= after <= self.changes.version:
-            models = tuple(self._routes.values())
-            return RoutesDelta(version=self.changes.version, full=True, models=models)
+        delta = self._routes.since(after)
         return RoutesDelta(
-            version=self.changes.version,
-            full=False,
-            models=tuple(r for n, r in self._routes.items() if self._changed[n] > after),
-            removed=tuple(n for n, at in self._removed.items() if at > after),
+            version=delta.version, full=delta.full, models=delta.things, removed=delta.removed
         )
