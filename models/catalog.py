@@ -19,6 +19,7 @@ from models.architecture import Architecture
 from models.config_fields import load_config
 from models.config_json import read_architecture, weights_of
 from models.errors import BadRequestError, ManifestError, NotFoundError
+from models.faults import faults_of
 from models.manifest import (
     EngineSpec,
     Manifest,
@@ -202,11 +203,8 @@ def load_entry(path: Path) -> Entry:
             return _from_manifest(parse_manifest(document))
         entry = Entry.model_validate(document)
     except ValidationError as exc:
-        faults = [
-            f"{'.'.join(map(str, fault['loc'])) or 'entry'}: {fault['msg']}"
-            for fault in exc.errors(include_url=False, include_context=False, include_input=False)
-        ]
-        raise CatalogError(f"{path}: {'; '.join(faults)}") from exc
+        faults = "; ".join(fault.named("entry") for fault in faults_of(exc))
+        raise CatalogError(f"{path}: {faults}") from exc
     except BadRequestError as exc:
         raise CatalogError(f"{path}: {exc}", param=exc.param) from exc
     if entry.name != path.stem:

@@ -10,19 +10,22 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from models.catalog import Entry, Task, entries
 from models.errors import BadRequestError
+from models.faults import faults_of
 from models.manifest import EngineArgument, EngineSpec, Goal, Manifest, Name, Strict
 
 FOLDER = Path(__file__).parent / "profiles"
 COMMON = "common"
 SLOTS = "max_num_seqs"
 """The one setting that is a field of the manifest; all others are `engine.args`."""
+
+FileT = TypeVar("FileT", bound=Strict)
 
 
 class ProfileError(BadRequestError):
@@ -96,20 +99,27 @@ class Profiles(Strict):
     layers: tuple[Layer, ...] = Field(min_length=1)
 
 
+def read_file(path: Path, kind: type[FileT]) -> FileT:
+    """Reads a YAML file of profiles of some kind.
+
+    Raises:
+        ProfileError: If it cannot be read, or is none of that kind; names the field.
+    """
+    try:
+        return kind.model_validate(yaml.safe_load(path.read_text("utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
+        raise ProfileError(f"{path} cannot be read as YAML") from exc
+    except ValidationError as exc:
+        raise ProfileError(f"{path}: {faults_of(exc)[0].named('file')}") from exc
+
+
 def load_profiles(path: Path) -> Profiles:
     """Reads one file.
 
     Raises:
         ProfileError: If it cannot be read, or is no file of profiles; names the field.
     """
-    try:
-        found = Profiles.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
-        raise ProfileError(f"{path} cannot be read as YAML") from exc
-    except ValidationError as exc:
-        first = exc.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(map(str, first["loc"])) or "file"
-        raise ProfileError(f"{path}: {place}: {first['msg']}") from exc
+    found = read_file(path, Profiles)
     if found.model != (None if path.stem == COMMON else path.stem):
         raise ProfileError(f"{path} is for {found.model!r}; the file must have that name")
     return found

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from models.manifest import EngineArgument, Goal, Name, Strict
-from models.profile import ProfileError
+from models.profile import read_file
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -159,14 +159,7 @@ def load_measured(path: Path) -> Measured:
     Raises:
         ProfileError: If it cannot be read, or has figures that are none.
     """
-    try:
-        return Measured.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
-        raise ProfileError(f"{path} cannot be read as YAML") from exc
-    except ValidationError as exc:
-        first = exc.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(map(str, first["loc"])) or "profile"
-        raise ProfileError(f"{path}: {place}: {first['msg']}") from exc
+    return read_file(path, Measured)
 
 
 def write_measured(folder: Path, profile: Measured) -> Path:

@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.errors import BadRequestError
+from models.faults import faults_of
 from models.secrets import Secrets
 from serving.prices import Capacity
 
@@ -61,9 +62,9 @@ class Settings(BaseSettings):
         try:
             return cls()
         except ValidationError as exc:
-            fault = exc.errors(include_url=False, include_input=False)[0]
-            variable = PREFIX + "_".join(str(part) for part in fault["loc"]).upper()
-            raise SettingsError(f"{variable}: {fault['msg']}", param=variable) from exc
+            fault = faults_of(exc)[0]
+            variable = PREFIX + fault.field.replace(".", "_").upper()
+            raise SettingsError(f"{variable}: {fault.reason}", param=variable) from exc
 
 
 class ControllerSettings(Settings):

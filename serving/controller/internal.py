@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import ValidationError
 
 from models.errors import BadRequestError, NotFoundError, UnauthenticatedError
+from models.faults import faults_of
 from serving.controller.context import Controller, controller_of
 from serving.controller.http import long_poll, read_body
 from serving.controller.moment import now
@@ -128,9 +129,9 @@ async def _message(request: Request, kind: type[MessageT]) -> MessageT:
     try:
         return kind.model_validate_json(body)
     except ValidationError as exc:
-        fault = exc.errors(include_url=False, include_context=False, include_input=False)[0]
-        param = ".".join(str(part) for part in fault["loc"]) or None
-        raise BadRequestError(f"{kind.__name__}: {fault['msg']}", param=param) from exc
+        fault = faults_of(exc)[0]
+        param = fault.field or None
+        raise BadRequestError(f"{kind.__name__}: {fault.reason}", param=param) from exc
 
 
 def _json(message: Message) -> Response:

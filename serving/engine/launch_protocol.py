@@ -11,11 +11,12 @@ gone. Times are Unix seconds.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from models.errors import BadRequestError
+from models.faults import faults_of
 from serving.protocol import Message, StartPhase
 
 MAX_LINE_BYTES = 1 << 20
@@ -123,6 +124,8 @@ Event = Hello | Refused | Forked | Reached | Died | Exited
 _requests: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="op")])
 _events: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 
+ReadT = TypeVar("ReadT")
+
 
 def encode(message: Message) -> bytes:
     """One message as one line."""
@@ -135,10 +138,7 @@ def decode_request(line: bytes) -> Request:
     Raises:
         BadRequestError: Naming the field at fault.
     """
-    try:
-        return _requests.validate_json(line)
-    except ValidationError as exc:
-        raise BadRequestError(f"not a request to a launcher: {_fault(exc)}") from exc
+    return _decoded(_requests, line, "a request to a launcher")
 
 
 def decode_event(line: bytes) -> Event:
@@ -147,12 +147,11 @@ def decode_event(line: bytes) -> Event:
     Raises:
         BadRequestError: Naming the field at fault.
     """
+    return _decoded(_events, line, "an event of a launcher")
+
+
+def _decoded(kind: TypeAdapter[ReadT], line: bytes, what: str) -> ReadT:
     try:
-        return _events.validate_json(line)
+        return kind.validate_json(line)
     except ValidationError as exc:
-        raise BadRequestError(f"not an event of a launcher: {_fault(exc)}") from exc
-
-
-def _fault(exc: ValidationError) -> str:
-    fault = exc.errors(include_url=False, include_input=False, include_context=False)[0]
-    return f"{'.'.join(str(part) for part in fault['loc']) or 'line'}: {fault['msg']}"
+        raise BadRequestError(f"not {what}: {faults_of(exc)[0].named('line')}") from exc
