@@ -15,6 +15,9 @@ from serving.settings import PREFIX, SECRET_PREFIX
 HIDDEN = ("API_KEY", "ADMIN_KEY", "URL")
 """Settings of the caller that no part needs to know."""
 
+ALIVE_TIMEOUT_S = 3.0
+"""How long a part may take to tell that it is well, on a machine with much to do."""
+
 
 @dataclass(frozen=True, slots=True)
 class Blueprint:
@@ -107,6 +110,7 @@ class Blueprint:
             folder=self.layout.data_dir,
             log_path=self.layout.log("controller"),
             is_ready=lambda: probes.is_ok(self.ports["controller"], "/health"),
+            is_alive=lambda: self._is_alive("controller"),
         )
 
     def gateway(self, drain_timeout_s: float) -> PartSpec:
@@ -123,8 +127,13 @@ class Blueprint:
             folder=self.layout.data_dir,
             log_path=self.layout.log("gateway"),
             is_ready=lambda: probes.is_ok(self.ports["gateway"], "/ready"),
+            is_alive=lambda: self._is_alive("gateway"),
             stop_timeout_s=drain_timeout_s + 5.0,
         )
+
+    def _is_alive(self, part: str) -> bool:
+        """Whether a server's event loop turns; nobody is looked after while this waits."""
+        return probes.is_ok(self.ports[part], "/health", timeout_s=ALIVE_TIMEOUT_S)
 
     def _base(self) -> dict[str, str]:
         """The caller's settings go through; its keys do not, nor what it tells another Ray."""

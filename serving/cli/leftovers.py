@@ -12,7 +12,8 @@ from signal import SIGKILL, SIGTERM, Signals
 
 import psutil
 
-from serving.cli.platform import MARK_VARIABLE, PlatformState, ProcessRef
+from serving.cli.platform import MARK_VARIABLE, PlatformState
+from serving.processes import ProcessRef
 
 POLL_S = 0.05
 

@@ -18,12 +18,16 @@ from signal import SIGKILL, SIGTERM, Signals
 
 from models.errors import UnavailableError
 from serving.cli import leftovers
-from serving.cli.platform import ProcessRef
+from serving.processes import ProcessRef
 
 LONGEST_LOG_BYTES = 32 << 20
 PATIENCE = 3
 """A part that died this often without ever having been ready will not come up."""
 PROBE_INTERVAL_S = 0.1
+ALIVE_INTERVAL_S = 10.0
+SILENCES = 6
+"""A ready part that answers none of so many questions in a row is killed, and so started again: the
+chart's probes ask as often."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
@@ -54,6 +58,8 @@ class PartSpec:
     """Seconds that the part gets to end after SIGTERM."""
     before_start: Callable[[], None] = lambda: None
     """Run before each start, as to remove what an earlier one left."""
+    is_alive: Callable[[], bool] = lambda: True
+    """Asked each ALIVE_INTERVAL_S once the part is ready; must return within seconds."""
 
 
 class Change(StrEnum):
@@ -93,6 +99,7 @@ class Part:
     started_s: float = 0.0
     start_at_s: float = 0.0
     probed_s: float = 0.0
+    silences: int = 0
     log_offset: int | None = None
     stopping: bool = False
 
@@ -121,7 +128,7 @@ class Part:
                 preexec_fn=follow_the_supervisor,
             )
         self.ref = ProcessRef.of(self.process.pid)
-        self.ready = False
+        self.ready, self.silences = False, 0
         self.started_s = self.probed_s = now_s
 
     def tick(self, now_s: float) -> PartEvent | None:
@@ -140,12 +147,15 @@ class Part:
         code = self.process.poll()
         if code is not None:
             return self._died(code, now_s)
-        if not self.ready and now_s - self.probed_s >= PROBE_INTERVAL_S:
-            self.probed_s = now_s
-            if self.spec.is_ready():
-                self.ready = self.was_ready = True
-                self.deaths = 0
-                return PartEvent(self.spec.name, Change.READY, now_s - self.started_s)
+        if now_s - self.probed_s < (ALIVE_INTERVAL_S if self.ready else PROBE_INTERVAL_S):
+            return None
+        self.probed_s = now_s
+        if self.ready:
+            self._listen()
+        elif self.spec.is_ready():
+            self.ready = self.was_ready = True
+            self.deaths = 0
+            return PartEvent(self.spec.name, Change.READY, now_s - self.started_s)
         return None
 
     def said(self) -> list[str]:
@@ -169,6 +179,12 @@ class Part:
         if self.ref is not None:
             leftovers.end_session(self.ref)
 
+    def _listen(self) -> None:
+        """Kills a part that runs and does nothing any more; that it died is seen next."""
+        self.silences = 0 if self.spec.is_alive() else self.silences + 1
+        if self.silences >= SILENCES and self.process is not None:
+            self.process.kill()
+
     def _died(self, code: int, now_s: float) -> PartEvent:
         if self.ref is not None:
             leftovers.end_session(self.ref)
@@ -177,6 +193,8 @@ class Part:
         self.ready = False
         self.start_at_s = now_s + restart_delay_s(self.deaths)
         how = f"by signal {Signals(-code).name}" if code < 0 else f"with code {code}"
+        if self.silences >= SILENCES:
+            how += f", as it had left {self.silences} questions for its health unanswered"
         if not self.was_ready and self.deaths >= PATIENCE:
             raise PartError(
                 f"the {self.spec.name} does not start: it ended {how}",

@@ -22,9 +22,9 @@ def accepts(path: Path) -> bool:
         return True
 
 
-def is_ok(port: int, path: str, token: str | None = None) -> bool:
+def is_ok(port: int, path: str, token: str | None = None, timeout_s: float = TIMEOUT_S) -> bool:
     """Whether a server on loopback answers 200."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
     try:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         connection.request("GET", path, headers=headers)

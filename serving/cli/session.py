@@ -23,12 +23,12 @@ from serving.cli.platform import (
     Layout,
     Phase,
     PlatformState,
-    ProcessRef,
     only_one,
     read_state,
     secret,
     write_state,
 )
+from serving.processes import ProcessRef
 
 TICK_S = 0.05
 TRIM_INTERVAL_S = 30.0

@@ -22,6 +22,7 @@ from models.errors import NotFoundError, UnavailableError
 from serving.gateway.handover import READY, Handover
 from serving.gateway.server import listen
 from serving.logs import configure, get_logger
+from serving.processes import ProcessRef
 from serving.settings import GatewaySettings
 
 READY_TIMEOUT_S = 60.0
@@ -160,10 +161,10 @@ class Workers:
             except WorkerError as exc:
                 log.error("worker_not_restarted", reason=str(exc))
                 continue
-            if worker in self._serving:
+            if worker in self._serving and not self._stop.is_set():
                 self._serving = self._serving - {worker} | {successor}
                 self._watch(self._replace_when_dead(successor))
-            else:  # a reload came in between
+            else:  # a reload or the end came in between
                 await self._retire(successor)
 
     async def _retire(self, worker: asyncio.subprocess.Process) -> None:
@@ -191,18 +192,20 @@ class Workers:
 
 
 class PidFile:
-    """Names this process in the state folder for as long as the block runs."""
+    """Names this process in the state folder, by pid and start time, while the block runs."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / PID_FILE
+        own = ProcessRef.of_this()
+        self._line = f"{own.pid} {own.started}\n"
 
     def __enter__(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_text(f"{os.getpid()}\n")
+        self._path.write_text(self._line)
 
     def __exit__(self, *_: object) -> None:
-        with suppress(OSError, ValueError):
-            if int(self._path.read_text()) == os.getpid():
+        with suppress(OSError, UnicodeDecodeError):
+            if self._path.read_text() == self._line:
                 self._path.unlink()
 
 
@@ -213,18 +216,26 @@ def reload(settings: GatewaySettings) -> int:
         NotFoundError: If none runs with this state folder.
     """
     path = settings.gateway_state_dir / PID_FILE
+    if (pid := _named_by(path)) is not None:
+        with suppress(ProcessLookupError):  # it may just have ended
+            os.kill(pid, signal.SIGHUP)
+            return pid
+    raise NotFoundError(
+        f"no gateway runs that {path} speaks of",
+        hint="start one with `penstock gateway`, or set PENSTOCK_GATEWAY_STATE_DIR as it has",
+    )
+
+
+def _named_by(path: Path) -> int | None:
+    """The pid that a PidFile holds, where that very process runs."""
     try:
-        pid = int(path.read_text())
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        pid, *started = map(int, path.read_text().split())
+        if started:
+            return pid if ProcessRef(pid=pid, started=started[0]).is_alive() else None
+        # A gateway of an earlier version told no start time.
+        return pid if b"gateway" in Path(f"/proc/{pid}/cmdline").read_bytes() else None
     except (OSError, ValueError):
-        command = b""
-    if b"gateway" not in command:
-        raise NotFoundError(
-            f"no gateway runs that {path} speaks of",
-            hint="start one with `penstock gateway`, or set PENSTOCK_GATEWAY_STATE_DIR as it has",
-        )
-    os.kill(pid, signal.SIGHUP)
-    return pid
+        return None
 
 
 async def _read(descriptor: int, timeout_s: float) -> bytes:

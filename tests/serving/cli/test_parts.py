@@ -12,6 +12,8 @@ import pytest
 
 from serving.cli import leftovers
 from serving.cli.parts import (
+    ALIVE_INTERVAL_S,
+    SILENCES,
     Change,
     Part,
     PartError,
@@ -22,7 +24,8 @@ from serving.cli.parts import (
     restart_delay_s,
     trim_log,
 )
-from serving.cli.platform import MARK_VARIABLE, Layout, Phase, PlatformState, ProcessRef
+from serving.cli.platform import MARK_VARIABLE, Layout, Phase, PlatformState
+from serving.processes import ProcessRef
 
 MARK = f"mark-of-test-{os.getpid()}"
 SLEEP = "import time; print('up', flush=True); time.sleep(600)"
@@ -176,6 +179,29 @@ def test_restart_waits_for_its_time(tmp_path: Path) -> None:
     part.wait()
 
 
+def test_part_that_answers_no_more_is_killed_and_restarted(tmp_path: Path) -> None:
+    answers = [False, True] + [False] * SILENCES
+    spec = make_spec(tmp_path, "a", SLEEP, is_ready=lambda: True, is_alive=lambda: answers.pop(0))
+    part = Part(spec)
+    part.start(0.0)
+    first = part.ref
+    seen = [part.tick(1.0)]
+    for number in range(len(answers)):
+        assert part.tick(ALIVE_INTERVAL_S * (number + 1)) is None, "too soon for a question"
+        assert part.tick(1.0 + ALIVE_INTERVAL_S * (number + 1)) is None
+    assert answers == []
+    assert part.process is not None
+    part.process.wait()
+    seen += [part.tick(100.0), part.tick(100.0), part.tick(101.0)]
+    assert [event and event.change for event in seen] == [
+        Change.READY, Change.DIED, Change.RESTARTED, Change.READY
+    ]  # fmt: skip
+    assert "6 questions for its health unanswered" in (seen[1].message if seen[1] else "")
+    assert part.ref != first
+    part.stop()
+    part.wait()
+
+
 def test_part_dies_with_its_supervisor(tmp_path: Path) -> None:
     program = (
         "import sys, time\n"
@@ -201,7 +227,8 @@ def test_leftovers_of_a_killed_supervisor_are_found_and_ended(tmp_path: Path) ->
                               stdout=subprocess.DEVNULL)  # fmt: skip
     orphaning = (
         "import subprocess, sys\n"
-        f"child = subprocess.Popen([sys.executable, '-c', {SLEEP!r}], env={{}})\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {SLEEP!r}], env={{}},\n"
+        "                         stdout=subprocess.DEVNULL)\n"  # it outlives the pipe
         "print(child.pid, flush=True); input()"
     )
     with subprocess.Popen(

@@ -14,12 +14,12 @@ from serving.cli.platform import (
     Layout,
     Phase,
     PlatformState,
-    ProcessRef,
     only_one,
     read_state,
     secret,
     write_state,
 )
+from serving.processes import ProcessRef
 
 
 @pytest.fixture

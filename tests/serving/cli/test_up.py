@@ -20,12 +20,12 @@ from serving.cli.platform import (
     Layout,
     Phase,
     PlatformState,
-    ProcessRef,
     only_one,
     write_state,
 )
 from serving.cli.session import Started
 from serving.engine.nvml import Nvml
+from serving.processes import ProcessRef
 from tests.serving.cli.conftest import Run
 from tests.serving.engine.fake_nvml import Device, FakeNvml
 

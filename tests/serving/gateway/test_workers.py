@@ -3,8 +3,9 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,8 +15,10 @@ import pytest
 from pydantic import SecretStr
 
 from models.errors import NotFoundError
+from serving.cli.leftovers import wait_gone
 from serving.gateway.handover import Handover, handover_of
 from serving.gateway.workers import PID_FILE, reload
+from serving.processes import ProcessRef
 from serving.settings import GatewaySettings
 from tests.processes import pid_is_alive
 from tests.serving.gateway import fake_engine
@@ -151,6 +154,43 @@ def test_reload_without_a_gateway_says_so(tmp_path: Path, content: str | None) -
     settings = GatewaySettings(internal_token=SecretStr("t"), gateway_state_dir=tmp_path)
     with pytest.raises(NotFoundError):
         reload(settings)
+
+
+@pytest.fixture
+def bystander() -> Iterator[ProcessRef]:
+    """A process that SIGHUP ends, and whose command line holds the word."""
+    program = (
+        "import signal, time; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+        "print('ready', flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", program, "gateway"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        found = ProcessRef.of(process.pid)
+        assert found is not None
+        yield found
+        process.kill()
+
+
+@pytest.mark.parametrize("line", ["{pid} {started}\n", "{pid}\n"])
+def test_reload_tells_the_process_that_the_file_names(
+    tmp_path: Path, bystander: ProcessRef, line: str
+) -> None:
+    (tmp_path / PID_FILE).write_text(line.format(**bystander.model_dump()))
+    settings = GatewaySettings(internal_token=SecretStr("t"), gateway_state_dir=tmp_path)
+    assert reload(settings) == bystander.pid
+    assert wait_gone(bystander, 30)
+
+
+def test_reload_spares_a_later_process_of_the_same_pid(
+    tmp_path: Path, bystander: ProcessRef
+) -> None:
+    (tmp_path / PID_FILE).write_text(f"{bystander.pid} {bystander.started - 1}\n")
+    settings = GatewaySettings(internal_token=SecretStr("t"), gateway_state_dir=tmp_path)
+    with pytest.raises(NotFoundError):
+        reload(settings)
+    assert bystander.is_alive()
 
 
 def test_handover_survives_the_command_line() -> None:
