@@ -7,7 +7,7 @@ import typer
 
 from models.errors import BadRequestError
 from serving.cli import output
-from serving.cli.inputs import checked, in_future, models, seconds
+from serving.cli.inputs import allowed, checked, in_future, models, seconds
 from serving.cli.output import Format, OutputOption, age
 from serving.cli.tenant_client import tenants
 from serving.identities import Role
@@ -90,10 +90,9 @@ def allow(
     how: OutputOption = Format.TABLE,
 ) -> None:
     """Set which models a key may call."""
-    if all_models == bool(model):
-        raise BadRequestError("give either --model, once or more, or --all")
+    change = KeyChange(models=allowed(model, everything=all_models))
     with tenants() as client:
-        show([client.change_key(name, KeyChange(models=models(model)))], how)
+        show([client.change_key(name, change)], how)
 
 
 @app.command("rotate")

@@ -6,7 +6,7 @@ import typer
 
 from models.errors import BadRequestError
 from serving.cli import output
-from serving.cli.inputs import checked, models
+from serving.cli.inputs import allowed, checked, models
 from serving.cli.output import Format, OutputOption, age
 from serving.cli.tenant_client import tenants
 from serving.tenancy import NewProject, ProjectChange, ProjectView
@@ -60,9 +60,7 @@ def allow(
     how: OutputOption = Format.TABLE,
 ) -> None:
     """Set which models a project's keys may call."""
-    if all_models == bool(model):
-        raise BadRequestError("give either --model, once or more, or --all")
-    change = ProjectChange(models=models(model))
+    change = ProjectChange(models=allowed(model, everything=all_models))
     with tenants() as client:
         show([client.change_project(name, change)], how)
 
