@@ -11,9 +11,9 @@ import time
 
 import orjson
 
-from loadtests.client import Ask, ServerError
+from loadtests.client import Ask, ServerError, broken_off
 from loadtests.exchange import MAX_IDLE_S, Address, Collected, ConnectionBroken, Exchange, Sink
-from loadtests.measure import Failure, Outcome
+from loadtests.measure import Outcome
 
 
 class BlockingClient:
@@ -43,13 +43,8 @@ class BlockingClient:
         ruler = ask.ruler(due_s)
         try:
             ended_s = self._exchange(ask.path, ask.body, ruler, ask.request_id)
-        except TimeoutError:
-            return ruler.broken(Failure.TIMEOUT, f"after {self.timeout_s:g} s")
-        except ConnectionBroken as error:
-            early = ruler.outcome.status is None
-            return ruler.broken(Failure.RESET_EARLY if early else Failure.RESET, str(error))
-        except OSError as error:
-            return ruler.broken(Failure.CONNECT, str(error))
+        except (OSError, ConnectionBroken) as error:
+            return broken_off(ruler, error, self.timeout_s)
         return ruler.end(ended_s)
 
     def call(self, path: str, body: object = None) -> tuple[int, bytes]:

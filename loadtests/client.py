@@ -20,6 +20,16 @@ class ServerError(Exception):
     """A server did not answer a request that a run needs before it can begin."""
 
 
+def broken_off(ruler: Ruler, error: OSError | ConnectionBroken, timeout_s: float) -> Outcome:
+    """The outcome of a request that an error ended before its response did."""
+    if isinstance(error, TimeoutError):
+        return ruler.broken(Failure.TIMEOUT, f"after {timeout_s:g} s")
+    if isinstance(error, ConnectionBroken):
+        early = ruler.outcome.status is None
+        return ruler.broken(Failure.RESET_EARLY if early else Failure.RESET, str(error))
+    return ruler.broken(Failure.CONNECT, str(error))
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """A request, encoded beforehand so that sending it costs next to nothing."""
@@ -94,13 +104,8 @@ class Client:
                 ended_s = await self._wires.exchange(
                     self._address.request(ask.path, ask.body, ask.request_id), ruler
                 )
-        except TimeoutError:
-            return ruler.broken(Failure.TIMEOUT, f"after {self.timeout_s:g} s")
-        except ConnectionBroken as error:
-            early = ruler.outcome.status is None
-            return ruler.broken(Failure.RESET_EARLY if early else Failure.RESET, str(error))
-        except OSError as error:
-            return ruler.broken(Failure.CONNECT, str(error))
+        except (OSError, ConnectionBroken) as error:
+            return broken_off(ruler, error, self.timeout_s)
         return ruler.end(ended_s)
 
     async def call(self, path: str, body: object = None) -> tuple[int, bytes]:

@@ -7,7 +7,7 @@ import pytest
 from loadtests.blocking import BlockingClient
 from loadtests.client import ServerError
 from loadtests.measure import Failure
-from tests.loadtests.test_client import ask, raw_server
+from tests.loadtests.test_client import FAULTS, ODD_ANSWERS, ask, raw_server
 
 
 async def test_stream_is_measured_and_its_connection_reused(start) -> None:
@@ -22,17 +22,7 @@ async def test_stream_is_measured_and_its_connection_reused(start) -> None:
         assert 0 < outcome.ttft_s <= outcome.e2e_s < 5
 
 
-@pytest.mark.parametrize(
-    ("fault", "failure"),
-    [
-        ("429", Failure.RATE_LIMITED),
-        ("reset", Failure.RESET_EARLY),
-        ("reset:token=2", Failure.RESET),
-        ("truncate:token=2", Failure.TRUNCATED),
-        ("malformed:token=2", Failure.MALFORMED),
-        ("hang:token=2", Failure.TIMEOUT),
-    ],
-)
+@pytest.mark.parametrize(("fault", "failure"), FAULTS)
 async def test_fault_is_named_and_the_next_request_is_well(start, fault, failure) -> None:
     url = await start(faults=(f"{fault},request=1" if ":" in fault else f"{fault}:request=1",))
     client = BlockingClient(url, timeout_s=0.3 if fault.startswith("hang") else 10)
@@ -41,15 +31,7 @@ async def test_fault_is_named_and_the_next_request_is_well(start, fault, failure
     client.close()
 
 
-@pytest.mark.parametrize(
-    ("response", "failure"),
-    [
-        (b'HTTP/1.1 200 OK\r\n\r\ndata: {"choices": [{"text": "a"}]}\n\ndata: [DONE]\n\n', None),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\ndata", Failure.RESET),
-        (b"SMTP ready\r\n", Failure.RESET_EARLY),
-        (b"", Failure.RESET_EARLY),
-    ],
-)
+@pytest.mark.parametrize(("response", "failure"), ODD_ANSWERS)
 async def test_odd_servers_are_survived(response: bytes, failure: Failure | None) -> None:
     async with await raw_server(response) as server:
         port = server.sockets[0].getsockname()[1]

@@ -9,6 +9,26 @@ from loadtests.client import Ask, Client, ServerError
 from loadtests.measure import Failure
 from tests.loadtests.conftest import FAST
 
+FAULTS = [
+    ("429", Failure.RATE_LIMITED),
+    ("500", Failure.SERVER_ERROR),
+    ("reset", Failure.RESET_EARLY),
+    ("reset:token=2", Failure.RESET),
+    ("truncate:token=2", Failure.TRUNCATED),
+    ("malformed:token=2", Failure.MALFORMED),
+    ("empty", Failure.EMPTY),
+    ("hang:token=2", Failure.TIMEOUT),
+]
+"""What the fake engine is told to do wrong, and what it is called."""
+
+ODD_ANSWERS = [
+    (b"HTTP/1.1 200 OK\r\n\r\ndata: {}\n\n", Failure.MALFORMED),
+    (b'HTTP/1.1 200 OK\r\n\r\ndata: {"choices": [{"text": "a"}]}\n\ndata: [DONE]\n\n', None),
+    (b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\ndata", Failure.RESET),
+    (b"SMTP ready\r\n", Failure.RESET_EARLY),
+    (b"", Failure.RESET_EARLY),
+]
+
 
 def ask(max_tokens: int = 4, *, path: str = "/v1/chat/completions", **fields: object) -> Ask:
     body: dict[str, object] = {
@@ -47,19 +67,7 @@ async def test_token_is_sent_and_a_path_in_the_url_is_kept(start) -> None:
         assert (await client.measure(ask())).status == 401
 
 
-@pytest.mark.parametrize(
-    ("fault", "failure"),
-    [
-        ("429", Failure.RATE_LIMITED),
-        ("500", Failure.SERVER_ERROR),
-        ("reset", Failure.RESET_EARLY),
-        ("reset:token=2", Failure.RESET),
-        ("truncate:token=2", Failure.TRUNCATED),
-        ("malformed:token=2", Failure.MALFORMED),
-        ("empty", Failure.EMPTY),
-        ("hang:token=2", Failure.TIMEOUT),
-    ],
-)
+@pytest.mark.parametrize(("fault", "failure"), FAULTS)
 async def test_fault_is_named_and_the_next_request_is_well(start, fault, failure) -> None:
     url = await start(faults=(f"{fault},request=1" if ":" in fault else f"{fault}:request=1",))
     async with Client(url, timeout_s=0.3 if fault.startswith("hang") else 10) as client:
@@ -91,16 +99,7 @@ async def raw_server(response: bytes) -> asyncio.Server:
     return await asyncio.start_server(answer, "127.0.0.1", 0)
 
 
-@pytest.mark.parametrize(
-    ("response", "failure"),
-    [
-        (b"HTTP/1.1 200 OK\r\n\r\ndata: {}\n\n", Failure.MALFORMED),
-        (b'HTTP/1.1 200 OK\r\n\r\ndata: {"choices": [{"text": "a"}]}\n\ndata: [DONE]\n\n', None),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\ndata", Failure.RESET),
-        (b"SMTP ready\r\n", Failure.RESET_EARLY),
-        (b"", Failure.RESET_EARLY),
-    ],
-)
+@pytest.mark.parametrize(("response", "failure"), ODD_ANSWERS)
 async def test_odd_servers_are_survived(response: bytes, failure: Failure | None) -> None:
     async with await raw_server(response) as server:
         port = server.sockets[0].getsockname()[1]
