@@ -1,32 +1,11 @@
 """Prefix affinity on a real trace, in simulated time: the bars of the benchmark itself."""
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
-
-import pytest
-
 from loadtests.recordings import Row
 from scripts import affinity_live
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_affinity.py"
-
-
-@pytest.fixture(scope="module")
-def affinity() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bench_affinity", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+from scripts import bench_affinity as affinity
 
 
-def test_affinity_has_most_of_a_shared_caches_hits_and_loads_engines_evenly(
-    affinity: ModuleType,
-) -> None:
+def test_affinity_has_most_of_a_shared_caches_hits_and_loads_engines_evenly() -> None:
     rows = affinity.load(affinity.TRACE).rows
     shared, ours, *_ = affinity.POLICIES
     best = affinity.Replay(shared, rows, 16).run()
@@ -38,7 +17,7 @@ def test_affinity_has_most_of_a_shared_caches_hits_and_loads_engines_evenly(
     assert found.computed_balance <= affinity.BALANCE_BAR
 
 
-def test_every_request_of_the_trace_is_answered(affinity: ModuleType) -> None:
+def test_every_request_of_the_trace_is_answered() -> None:
     rows = affinity.load(affinity.TRACE).rows[:200]
     for policy in affinity.POLICIES:
         replay = affinity.Replay(policy, rows, 16)

@@ -1,26 +1,15 @@
 """The overhead's figures, and once the whole way: a platform, its engine, both measured."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from scripts import bench_overhead as overhead
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_overhead.py"
-
-
-@pytest.fixture(scope="module")
-def overhead() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bench_overhead", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def compared(estimate: float) -> dict[str, object]:
@@ -28,20 +17,18 @@ def compared(estimate: float) -> dict[str, object]:
     return {"a": 1.0, "b": 1.0, "ratio": interval, "added": interval}
 
 
-def found(overhead: ModuleType, concurrency: int, value: float) -> object:
+def found(concurrency: int, value: float) -> object:
     names = ("output_rate", "ttft_p50", "ttft_p99")
     return overhead.Found(concurrency, dict.fromkeys(names, compared(value)), {"gateway": 1.0}, ())
 
 
-def test_line_has_the_large_models_figures_outside_and_the_demos_inside(
-    overhead: ModuleType,
-) -> None:
+def test_line_has_the_large_models_figures_outside_and_the_demos_inside() -> None:
     report = overhead.Report(10)
     report.found = {
-        subject: [found(overhead, c, value) for c in (1, 32)]
+        subject: [found(c, value) for c in (1, 32)]
         for subject, value in ((overhead.LARGE, 0.99), (overhead.DEMO, 0.5))
     }
-    report.beside["rust_router"] = found(overhead, 32, 0.95)
+    report.beside["rust_router"] = found(32, 0.95)
     line = report.line()
     assert line["bench"] == "overhead"
     assert line["throughput_ratio"] == {"c1": 0.99, "c32": 0.99}
@@ -54,7 +41,7 @@ def test_line_has_the_large_models_figures_outside_and_the_demos_inside(
     assert overhead.table(report).row_count == 5
 
 
-def test_line_is_complete_when_parts_fail(overhead: ModuleType) -> None:
+def test_line_is_complete_when_parts_fail() -> None:
     report = overhead.Report(10)
     with report.part("random-100m at 32"):
         raise overhead.BenchError("penstock bench ended with 2")
