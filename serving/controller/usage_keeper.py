@@ -52,15 +52,15 @@ class UsageKeeper:
         next_reconcile_s = 0.0
         while not await stopped_within(stop, RESOLVE_INTERVAL_S):
             try:
-                while await self._usage.resolve():
+                while not stop.is_set() and await self._usage.resolve():
                     pass
                 if time.monotonic() >= next_reconcile_s:
                     next_reconcile_s = time.monotonic() + RECONCILE_INTERVAL_S
-                    await self._look_after(time.time())
+                    await self._look_after(time.time(), stop)
             except DatabaseError as exc:
                 log.warning("usage_not_kept", error=str(exc))
 
-    async def _look_after(self, now: float) -> None:
+    async def _look_after(self, now: float, stop: asyncio.Event) -> None:
         seen = await usage_queries.reconcile(self._store, Span(now - RECONCILED_S, now - LAG_S))
         for drift in seen.drifts:
             self._drift.labels(drift.between, drift.kind).set(drift.tokens)
@@ -69,5 +69,5 @@ class UsageKeeper:
             self._unresolved.labels(status).set(number)
         await self._usage.share(now - SHARED_S)
         before = now - self._retention_days * DAY_S
-        while await self._usage.prune(before) >= PRUNED_AT_ONCE:
+        while not stop.is_set() and await self._usage.prune(before) >= PRUNED_AT_ONCE:
             pass
