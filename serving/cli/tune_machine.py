@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from models.hardware import GIB, HARDWARE
 from models.profile_search import cpu_name
 from serving.cli import probes
 from serving.cli.parts import Part, PartSpec
-from serving.engine.nvml import NvmlError, Reading, open_nvml
+from serving.engine.nvml import Nvml, NvmlError, Reading, start_nvml
 
 TAKEN_GIB = 1.0
 """A device of which more is taken is in use by somebody."""
@@ -37,17 +37,26 @@ class Machine:
     gpus: tuple[str, ...] = ()
 
 
-def read_gpus() -> list[Reading]:
-    """The machine's NVIDIA devices; none where no driver answers."""
-    driver = open_nvml()
-    if driver is None:
-        return []
+def read_gpus(
+    tell: Callable[[str], object], start: Callable[[], Nvml | None] = start_nvml
+) -> list[Reading]:
+    """The machine's NVIDIA devices; none where no driver answers.
+
+    Args:
+        tell: Gets a warning where there is a driver, and it does not serve.
+        start: Opens it.
+    """
     try:
-        return [driver.read(str(number)) for number in range(driver.count())]
-    except NvmlError:
+        driver = start()
+        if driver is None:
+            return []
+        try:
+            return [driver.read(str(number)) for number in range(driver.count())]
+        finally:
+            driver.close()
+    except NvmlError as exc:
+        tell(f"warning: NVIDIA's driver does not serve, so that no GPU is used: {exc}")
         return []
-    finally:
-        driver.close()
 
 
 def accelerator_of(gpus: Sequence[Reading]) -> str:

@@ -87,7 +87,7 @@ def tune(wanted: Wanted, how: Format) -> None:
     """
     console = output.stderr()
     wish = Wish(wanted.goal, parse_slo(wanted.slo), wanted.budget_s, wanted.pairs, wanted.seed)
-    gpus = read_gpus()
+    gpus = read_gpus(console.print)
     manifest = manifest_of(wanted.model, wanted.accelerator or accelerator_of(gpus))
     on = machine_for(manifest.resources.accelerator, manifest.resources.gpus, gpus)
     load = wanted.load(on, manifest.engine.max_model_len)

@@ -151,11 +151,24 @@ class Nvml:
             )
 
 
+def start_nvml(library: str = LIBRARY) -> Nvml | None:
+    """The driver's library; None on a machine without one.
+
+    Raises:
+        NvmlError: If there is one, and it does not work.
+    """
+    try:
+        found = ctypes.CDLL(library)
+    except OSError:
+        return None
+    return Nvml(found)
+
+
 def open_nvml(library: str = LIBRARY) -> Nvml | None:
     """The driver's library; None on a machine without a driver that works."""
     try:
-        return Nvml(ctypes.CDLL(library))
-    except (OSError, NvmlError):
+        return start_nvml(library)
+    except NvmlError:
         return None
 
 

@@ -13,9 +13,10 @@ from serving.cli.output import Format
 from serving.cli.tune import parse_counts, parse_span
 from serving.cli.tune_machine import accelerator_of, machine_for
 from serving.cli.tune_run import CPU_LOAD, Wanted, manifest_of
-from serving.engine.nvml import Reading
+from serving.engine.nvml import Nvml, Reading
 from tests.models.test_profile_measured import measured
 from tests.serving.cli.conftest import Run
+from tests.serving.engine.fake_nvml import Device, FakeNvml
 
 GIB = 2**30
 
@@ -49,6 +50,31 @@ def test_machine_without_a_driver_is_a_cpu() -> None:
     assert machine_for("cpu", 0, []).gpus == ()
     with pytest.raises(UnavailableError, match="no NVIDIA driver answers"):
         machine_for("h200", 1, [])
+
+
+@pytest.mark.parametrize(
+    ("driver", "said"),
+    [
+        (FakeNvml(Device(), init=18), "code 18"),  # another version than the kernel's module
+        (FakeNvml(Device(), Device(lost=True)), "code 15"),
+    ],
+    ids=["mismatch", "lost"],
+)
+def test_driver_that_does_not_serve_is_told_and_no_gpu_is_used(driver: FakeNvml, said: str) -> None:
+    told: list[str] = []
+    assert tune_machine.read_gpus(told.append, lambda: Nvml(driver)) == []
+    (warning,) = told
+    assert warning.startswith("warning: ")
+    assert said in warning
+    assert not driver.is_open
+
+
+def test_machine_without_a_driver_is_no_reason_for_a_warning() -> None:
+    told: list[str] = []
+    assert tune_machine.read_gpus(told.append, lambda: None) == []
+    found = tune_machine.read_gpus(told.append, lambda: Nvml(FakeNvml(Device())))
+    assert [gpu.name for gpu in found] == ["NVIDIA H200"]
+    assert told == []
 
 
 def test_devices_are_known_by_their_names() -> None:
