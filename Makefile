@@ -11,6 +11,14 @@ METERING_FLAGS ?=
 CHECK_FLAGS ?=
 export PYTHON
 
+# What `make test` runs: engines, which take longest, beside units in slices, of which the last is
+# all that no other one has (scripts/test_parts.py); then the platform by itself.
+ENGINES = engines -m "engine and not bench" --ignore tests/platform $(PYTEST_FLAGS)
+SLICES = serving/gateway serving/controller loadtests models
+SLICED = $(foreach one,$(SLICES),$(notdir $(one)) -m "not engine" tests/$(one) $(PYTEST_FLAGS) +)
+OTHERS = others -m "not engine" $(SLICES:%=--ignore tests/%) $(PYTEST_FLAGS)
+PLATFORM = platform -m "engine and not bench" tests/platform $(PYTEST_FLAGS)
+
 .PHONY: help
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,12 +36,11 @@ down: setup ## stop what `make up` started, from another terminal
 	@$(BIN)/penstock down
 
 .PHONY: test
-test: setup ## all tests, one part after the other (PYTEST_FLAGS="-k name")
-	@failed=""; \
-	for part in test-units test-engines test-platform; do \
-		$(MAKE) --no-print-directory $$part || failed+=" $$part"; \
-	done; \
-	[[ -z $$failed ]] || { echo "failed:$$failed" >&2; exit 1; }
+test: setup ## all tests: units beside engines, then the platform (PYTEST_FLAGS="-k name")
+	@status=0; \
+	$(BIN)/python scripts/test_parts.py $(ENGINES) + $(SLICED) $(OTHERS) || status=1; \
+	scripts/test_part.sh $(PLATFORM) || status=1; \
+	exit $$status
 
 .PHONY: test-units
 test-units: setup ## tests without real engines (minutes)
@@ -41,11 +48,11 @@ test-units: setup ## tests without real engines (minutes)
 
 .PHONY: test-engines
 test-engines: setup ## tests with real vLLM and Ray, but for those of the whole platform
-	scripts/test_part.sh engines -m "engine and not bench" --ignore tests/platform $(PYTEST_FLAGS)
+	scripts/test_part.sh $(ENGINES)
 
 .PHONY: test-platform
 test-platform: setup ## the tests of the whole platform, with real vLLM under real Ray
-	scripts/test_part.sh platform -m "engine and not bench" tests/platform $(PYTEST_FLAGS)
+	scripts/test_part.sh $(PLATFORM)
 
 .PHONY: test-long
 test-long: setup ## long forms: a minute of chaos, ten rollouts, each question, benches' whole way
@@ -68,7 +75,7 @@ test-limits: setup ## 50 keys at twice their limit, two gateways (LIMITS_FLAGS="
 .PHONY: fuzz
 fuzz: setup ## 50,000 odd requests against a gateway (FUZZ_REQUESTS=n FUZZ_SEED=n)
 	FUZZ_REQUESTS=$${FUZZ_REQUESTS:-50000} FUZZ_SEED=$${FUZZ_SEED:-$$RANDOM} \
-	$(BIN)/python -m pytest tests/serving/gateway/test_fuzz.py $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -rP tests/serving/gateway/test_fuzz.py $(PYTEST_FLAGS)
 
 .PHONY: check
 check: setup ## ruff, mypy --strict, import-linter
