@@ -102,9 +102,10 @@ class Balancer:
     def choose(self, ticket: Ticket, now_s: float) -> Endpoint | None:
         """The endpoint for the next request; None if none has room for it.
 
-        Those that failed on the request before are taken only if no other has room. Beside a
-        canary nobody goes to the new revision but who tries it; where that one has no room, or
-        failed already, these go to the old one.
+        Those that failed on the request before are taken only if no other has room; so are, by a
+        request on trial, those with another that lost its engine: it may be innocent, and a second
+        death would end it. Beside a canary nobody goes to the new revision but who tries it; where
+        that one has no room, or failed already, these go to the old one.
         """
         if not self._new:
             return self._choose(ticket, now_s, self._routed)
@@ -127,6 +128,8 @@ class Balancer:
         free = [one for one in among.values() if one.has_room(ticket, now_s)]
         if ticket.avoid:
             free = [e for e in free if e.route.engine_id not in ticket.avoid] or free
+            if ticket.on_trial:
+                free = [e for e in free if not e.has_bereaved] or free
         if len(free) < 2:
             return free[0] if free else None
         if ticket.key is not None and (near := self._near(ticket, ticket.key, free, now_s)):
@@ -178,6 +181,8 @@ class Balancer:
         """The endpoint that had the prompt's beginning last, if it takes the request."""
         home = self._routed.get(self._homes.get(key, ""))
         if home is None or home.route.engine_id in ticket.avoid:
+            return None
+        if ticket.avoid and ticket.on_trial and home.has_bereaved:
             return None
         patience = round(PATIENCE * ticket.prompt_tokens)
         if not home.has_room(ticket, now_s, patience):

@@ -65,6 +65,11 @@ class Endpoint:
         share = min(1.0, self.capacity / max(1, self.route.slots))
         return self.route.kv_tokens * share * KV_LOOK_AHEAD
 
+    @property
+    def has_bereaved(self) -> bool:
+        """Whether it holds a request that an engine died with before; O(requests)."""
+        return any(ticket.on_trial for ticket in self.loads)
+
     def takes_requests(self, now_s: float) -> bool:
         """Whether it may be used at all, full or not."""
         return self.capacity > 0 and self.breaker.lets_in(now_s)

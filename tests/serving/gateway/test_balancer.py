@@ -163,6 +163,22 @@ def test_requests_on_trial_are_never_in_one_engine_together_before_a_first_byte(
     assert take(one, ticket(died=["x"])) == "a"
 
 
+def test_request_on_trial_shuns_engines_with_another_that_lost_its_own() -> None:
+    """Whose answer may take long without a byte: the next on trial must not cost it its second
+    engine where there is another."""
+    one = balancer(route("a", slots=2), route("b", slots=2), route("x"))
+    spared = ticket(died=["x"], avoid={"x"}, keys=prompt_keys(1))
+    endpoint, _ = taken(one, spared)
+    endpoint.acquit(spared)  # it lived for some time with it
+    (other,) = {"a", "b"} - {endpoint.route.engine_id}
+    busy = next(e for e in one if e.route.engine_id == other)
+    one.take(busy, ticket(500), 0.0)
+    poison = ticket(died=["x"], avoid={"x"}, keys=prompt_keys(1))
+    assert take(one, poison) == other, "though the prompt's home is the first, and less is to do"
+    busy.acquit(poison)
+    assert take(one, ticket(died=["x"], avoid={"x"})) == endpoint.route.engine_id, "none is better"
+
+
 def test_endpoint_that_left_the_routes_takes_nothing_but_is_counted_until_its_work_is_done() -> (
     None
 ):
