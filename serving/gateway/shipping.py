@@ -68,7 +68,10 @@ class Shipping:
         self._gateway_id = journal.folder.name
 
     async def run(self) -> None:
-        """Ships what is settled, and adopts orphaned journals, until it is cancelled."""
+        """Ships what is settled, and adopts orphaned journals, until it is cancelled.
+
+        A crash of ours is logged and begun anew.
+        """
         backoff_s = INTERVAL_S
         next_adoption_s = 0.0
         loop = asyncio.get_running_loop()
@@ -85,6 +88,9 @@ class Shipping:
                 backoff_s = min(MAX_BACKOFF_S, backoff_s * 2)
             except OSError as exc:
                 log.error("journal_unreadable", reason=str(exc))
+                backoff_s = MAX_BACKOFF_S
+            except Exception:  # one journal that we stumble over must not hold up all that follow
+                log.exception("shipping_crashed", gateway_id=self._gateway_id)
                 backoff_s = MAX_BACKOFF_S
             self._metrics.journal_backlog.set(self._journal.backlog_bytes)
             await asyncio.sleep(backoff_s)
