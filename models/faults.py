@@ -14,6 +14,8 @@ class Fault(NamedTuple):
     field: str
     """Where, as `engine.max_model_len`; empty: nowhere but in the whole."""
     reason: str
+    hint: str | None = None
+    """What to do about it, where the error that a validator raised has one."""
 
     def named(self, whole: str = "") -> str:
         """As `field: reason`; what is wrong with the whole bears its name, if it has one."""
@@ -23,7 +25,11 @@ class Fault(NamedTuple):
 
 def faults_of(exc: ValidationError) -> list[Fault]:
     """All that pydantic found, at least one; the values themselves are not told."""
-    found = exc.errors(include_url=False, include_context=False, include_input=False)
     return [
-        Fault(".".join(map(str, fault["loc"])), fault["msg"].removeprefix(_OURS)) for fault in found
+        Fault(
+            ".".join(map(str, fault["loc"])),
+            fault["msg"].removeprefix(_OURS),
+            getattr(fault.get("ctx", {}).get("error"), "hint", None),
+        )
+        for fault in exc.errors(include_url=False, include_input=False)
     ]

@@ -18,6 +18,7 @@ from pydantic import (
 from models.adapters_spec import LoraSpec, check_names
 from models.endpoints_spec import EXTERNAL, EndpointSpec
 from models.errors import ManifestError
+from models.faults import faults_of
 from models.rollout_spec import RolloutSpec
 from models.schedule import ScheduleSpec, bounds_at
 from models.sources import Access, is_fetched
@@ -341,18 +342,10 @@ def parse_manifest(document: Any) -> Manifest:
     try:
         return Manifest.model_validate(document)
     except ValidationError as exc:
-        errors = exc.errors(include_url=False, include_input=False)
-        faults = [
-            (
-                ".".join(str(part) for part in fault["loc"]) or "manifest",
-                fault["msg"].removeprefix("Value error, "),
-            )
-            for fault in errors
-        ]
-        message = "; ".join(f"{field}: {reason}" for field, reason in faults)
-        hints = (getattr(fault.get("ctx", {}).get("error"), "hint", None) for fault in errors)
-        hint = next(filter(None, hints), None)
-        raise ManifestError(message, param=faults[0][0], hint=hint) from exc
+        faults = faults_of(exc)
+        message = "; ".join(fault.named("manifest") for fault in faults)
+        hint = next((fault.hint for fault in faults if fault.hint), None)
+        raise ManifestError(message, param=faults[0].field or "manifest", hint=hint) from exc
 
 
 def load_manifest(path: Path) -> Manifest:
