@@ -11,6 +11,9 @@ sequence holds prompt + output tokens of KV from the start of its prefill to its
 not preempt here, they admit a little later. What the way outside the engine takes (door, HTTP,
 tokenising, the first chunk) delays a request's tokens and nothing else.
 
+Engines that share cores (not those that have an accelerator each) slow each other down: a step
+and the way outside take `crowding` times longer for each other engine that works or starts then.
+
 The gateway keeps one line, first come first served. The head goes to the ready engine with the
 least outstanding work, if that has a free slot and less than `ahead_tokens` prompt tokens still to
 process; otherwise it waits at the gateway, where a new engine can take it.
@@ -33,8 +36,6 @@ try:
     import numba  # type: ignore[import-untyped]
 except ImportError:  # an optional dependency
     numba = None
-
-COMPILED = numba is not None
 
 FREE, STARTING, READY, DRAINING = 0, 1, 2, 3
 """Phases of an engine's place."""
@@ -79,6 +80,7 @@ class Rates(NamedTuple):
     step_per_seq_s: float
     ttft_s: float  # a first token that comes later than this after the arrival is a miss
     tpot_s: float  # and so are further tokens that take longer than this on average
+    crowding: float = 0.0
 
 
 class Fleet(NamedTuple):
@@ -132,6 +134,16 @@ def new_fleet(
 
 
 @compiled
+def _others_at_work(f: Fleet, e: int) -> int:
+    """Engines beside this one that run a step, or start."""
+    found = 0
+    for other in range(f.totals[USED]):
+        if other != e and (f.phase[other] == STARTING or f.step_end_s[other] < np.inf):
+            found += 1
+    return found
+
+
+@compiled
 def _start_step(f: Fleet, rates: Rates, e: int, now_s: float) -> None:
     """Plans the next step of an engine: admits prompts, takes a chunk, sets the step's end."""
     room = max(1, rates.chunk_tokens - f.decoding[e])
@@ -156,6 +168,8 @@ def _start_step(f: Fleet, rates: Rates, e: int, now_s: float) -> None:
     took_s = chunk / rates.prefill_tps
     if f.decoding[e] > 0:
         took_s += rates.step_s + rates.step_per_seq_s * f.decoding[e]
+    if rates.crowding > 0.0:
+        took_s *= 1.0 + rates.crowding * _others_at_work(f, e)
     f.step_end_s[e] = now_s + took_s
 
 
@@ -201,6 +215,8 @@ def _end_step(f: Fleet, rates: Rates, e: int, now_s: float) -> None:
         f.wait_head[e] = (f.wait_head[e] + 1) % rates.slots
         f.wait_len[e] -= 1
         f.admitted[e] -= 1
+        if rates.crowding > 0.0:
+            f.way_s[r] *= 1.0 + rates.crowding * _others_at_work(f, e)
         f.first_s[r] = now_s + f.way_s[r]
         f.totals[FIRST_TOKENS] += 1
         if f.first_s[r] - f.arrival_s[r] > rates.ttft_s:

@@ -23,6 +23,7 @@ import uvloop
 from fastapi import Depends, FastAPI, Response
 
 from models.errors import BadRequestError, ConflictError, PenstockError
+from serving.background import cancel
 from serving.controller import (
     adapters_api,
     admin,
@@ -280,9 +281,7 @@ async def _in_background(
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(*tasks)
 
 
 def _spawn(controller: Controller, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from models.errors import PenstockError
 from serving import logs
+from serving.background import cancel
 from serving.gateway.admin import ORGANIZATION, PREFIX, AdminPassage
 from serving.gateway.auth import Keyring
 from serving.gateway.body_budget import BodyBudget
@@ -92,8 +93,7 @@ def create_app(
                             await asyncio.sleep(0.01)
                 yield
             finally:
-                in_step.cancel()
-                await asyncio.gather(in_step, return_exceptions=True)
+                await cancel(in_step)
                 if spans is not None:
                     await asyncio.to_thread(spans.close)
 

@@ -11,6 +11,7 @@ from typing import Literal, Self
 
 import orjson
 
+from serving.background import cancel
 from serving.gateway import replay
 from serving.gateway.calls import Call
 from serving.gateway.journal import Journal, JournalError, Segment
@@ -59,9 +60,7 @@ class Metering:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await cancel(self._task)
         all_shipped = await self._shipping.finish(LAST_SHIPMENT_S)
         await self._journal.close(delete=all_shipped)
 
