@@ -11,7 +11,15 @@ from rich.console import Console
 
 from autoscaler.capacity import below_floor
 from autoscaler.fleet import engine_of, parse_engine
-from autoscaler.report import as_json, as_table, write_png
+from autoscaler.frontier import frontiers
+from autoscaler.report import (
+    as_json,
+    as_table,
+    frontiers_as_json,
+    frontiers_as_table,
+    write_frontiers_png,
+    write_png,
+)
 from autoscaler.simulate import PLACES, Scenario
 from autoscaler.traces import load_trace, scale_rate
 from autoscaler.tuning import POLICIES, compare
@@ -110,8 +118,13 @@ def simulate(
     jobs: Annotated[
         int, typer.Option(help="Processes that search rivals' knobs; 0: one a core.", min=0)
     ] = 0,
+    frontier: Annotated[
+        bool, typer.Option(help="Each policy over all its knobs, not with the best ones alone.")
+    ] = False,
     output: Annotated[Output, typer.Option(help="What to print.")] = Output.TABLE,
-    png: Annotated[Path | None, typer.Option(help="Draw demand, engines and misses.")] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="Draw demand, engines and misses; or the frontiers.")
+    ] = None,
 ) -> None:
     """Replays a trace against autoscalers, ours with its live code."""
     err = Console(stderr=True)
@@ -132,18 +145,41 @@ def simulate(
         capacity = scenario.engine.capacity()
         for warning in below_floor(capacity, ttft, tpot, scenario.known_start_s()):
             err.print(f"warning: {warning}")
-        outcomes = compare(scenario, parse_policies(policy), jobs or os.cpu_count() or 1)
+        names, processes = parse_policies(policy), jobs or os.cpu_count() or 1
+        drawn = (
+            _show_frontiers(scenario, names, processes, output, png)
+            if frontier
+            else _show_outcomes(scenario, names, processes, output, png)
+        )
     except PenstockError as exc:
         err.print(f"error: {exc}")
         if exc.hint:
             err.print(f"hint: {exc.hint}")
         sys.exit(exc.exit_code)
+    if not drawn:
+        err.print("no picture: matplotlib is not installed")
+
+
+def _show_outcomes(
+    scenario: Scenario, names: list[str], jobs: int, output: Output, png: Path | None
+) -> bool:
+    outcomes = compare(scenario, names, jobs)
     if output is Output.JSON:
         sys.stdout.write(as_json(scenario, outcomes) + "\n")
     else:
         Console().print(as_table(scenario, outcomes))
-    if png is not None and not write_png(scenario, outcomes, png):
-        err.print("no picture: matplotlib is not installed")
+    return png is None or write_png(scenario, outcomes, png)
+
+
+def _show_frontiers(
+    scenario: Scenario, names: list[str], jobs: int, output: Output, png: Path | None
+) -> bool:
+    found = frontiers(scenario, names, jobs)
+    if output is Output.JSON:
+        sys.stdout.write(frontiers_as_json(scenario, found) + "\n")
+    else:
+        Console().print(frontiers_as_table(scenario, found))
+    return png is None or write_frontiers_png(scenario, found, png)
 
 
 if __name__ == "__main__":

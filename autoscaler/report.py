@@ -2,12 +2,13 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from rich.table import Table
 
+from autoscaler.frontier import Point
 from autoscaler.simulate import Outcome, Scenario, work_bound_hours
 
 BIN_S = 10.0
@@ -18,18 +19,7 @@ def as_json(scenario: Scenario, outcomes: Sequence[Outcome]) -> str:
     """The comparison in the shape that `penstock simulate --output json` promises."""
     return json.dumps(
         {
-            "trace": {
-                "name": scenario.trace.name,
-                "requests": len(scenario.trace),
-                "duration_s": round(scenario.trace.duration_s, 3),
-            },
-            "slo": {
-                "ttft_s": scenario.ttft_s,
-                "tpot_s": scenario.tpot_s,
-                "attainment": scenario.attainment,
-            },
-            "cold_start_s": round(scenario.known_start_s(), 3),
-            "work_bound_gpu_hours": round(work_bound_hours(scenario), 4),
+            **_head(scenario),
             "policies": [
                 {
                     "name": outcome.name,
@@ -48,6 +38,62 @@ def as_json(scenario: Scenario, outcomes: Sequence[Outcome]) -> str:
         },
         indent=2,
     )
+
+
+def frontiers_as_json(scenario: Scenario, frontiers: Mapping[str, Sequence[Point]]) -> str:
+    """The frontiers in the shape that `penstock simulate --frontier --output json` promises."""
+    return json.dumps(
+        {
+            **_head(scenario),
+            "frontiers": [
+                {
+                    "name": name,
+                    "points": [
+                        {
+                            "attainment": round(point.attainment, 6),
+                            "gpu_hours": round(point.gpu_hours, 4),
+                            "knobs": point.knobs,
+                        }
+                        for point in points
+                    ],
+                }
+                for name, points in frontiers.items()
+            ],
+        },
+        indent=2,
+    )
+
+
+def frontiers_as_table(scenario: Scenario, frontiers: Mapping[str, Sequence[Point]]) -> Table:
+    """The frontiers for a terminal."""
+    table = Table(title=f"{scenario.trace.name}: cold start {scenario.known_start_s():g} s")
+    table.add_column("policy")
+    table.add_column("attainment", justify="right")
+    table.add_column("GPU-hours", justify="right")
+    table.add_column("knobs")
+    for name, points in frontiers.items():
+        for point in points:
+            table.add_row(name, f"{point.attainment:.4f}", f"{point.gpu_hours:.2f}", point.knobs)
+        if not points:
+            table.add_row(name, "none near the bar")
+    return table
+
+
+def _head(scenario: Scenario) -> dict[str, object]:
+    return {
+        "trace": {
+            "name": scenario.trace.name,
+            "requests": len(scenario.trace),
+            "duration_s": round(scenario.trace.duration_s, 3),
+        },
+        "slo": {
+            "ttft_s": scenario.ttft_s,
+            "tpot_s": scenario.tpot_s,
+            "attainment": scenario.attainment,
+        },
+        "cold_start_s": round(scenario.known_start_s(), 3),
+        "work_bound_gpu_hours": round(work_bound_hours(scenario), 4),
+    }
 
 
 def as_table(scenario: Scenario, outcomes: Sequence[Outcome]) -> Table:
@@ -122,5 +168,30 @@ def write_png(scenario: Scenario, outcomes: Sequence[Outcome], path: Path) -> bo
     for axes in (demand, engines, misses):
         axes.grid(alpha=0.3)
         axes.margins(x=0.01)
+    figure.savefig(path, dpi=90)
+    return True
+
+
+def write_frontiers_png(
+    scenario: Scenario, frontiers: Mapping[str, Sequence[Point]], path: Path
+) -> bool:
+    """Draws attainment over GPU-hours; False where matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:  # an optional dependency
+        return False
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for name, points in frontiers.items():
+        hours, met = [p.gpu_hours for p in points], [100.0 * p.attainment for p in points]
+        ours = name == "penstock"
+        axes.plot(hours, met, "o-", label=name, linewidth=2.0 if ours else 1.0, markersize=4)
+    axes.axhline(100.0 * scenario.attainment, color="black", linestyle=":", linewidth=1.0)
+    axes.axvline(work_bound_hours(scenario), color="grey", linestyle=":", linewidth=1.0)
+    axes.set_xlabel("GPU-hours (dotted: all tokens at full rate)")
+    axes.set_ylabel("requests that met the SLO, %")
+    axes.set_title(f"{scenario.trace.name}, cold start {scenario.known_start_s():g} s")
+    axes.grid(alpha=0.3)
+    axes.legend()
     figure.savefig(path, dpi=90)
     return True
