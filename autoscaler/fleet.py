@@ -31,6 +31,7 @@ class EngineModel:
     chunk_tokens: int = 2048
     kv_tokens: int = 1_000_000
     ahead_tokens: int = 8192
+    crowding: float = 0.0  # of a step, for each other engine at work on the same cores
 
     def capacity(self) -> Capacity:
         """The same numbers as the policy reads them."""
@@ -70,7 +71,7 @@ def parse_engine(text: str, base: EngineModel | None = None) -> EngineModel:
     Raises:
         EngineError: Naming the parameter at fault.
     """
-    floats = {"prefill_tps", "step_ms", "step_ms_per_seq"}
+    floats = {"prefill_tps", "step_ms", "step_ms_per_seq", "crowding"}
     values: dict[str, float] = {}
     for part in filter(None, text.split(",")):
         name, _, value = part.partition("=")
@@ -81,7 +82,7 @@ def parse_engine(text: str, base: EngineModel | None = None) -> EngineModel:
             values[name] = float(value) if name in floats else int(value)
         except ValueError as exc:
             raise EngineError(f"{name}: {value!r} is not a number", param="engine") from exc
-        least = 0.0 if name in {"step_ms", "step_ms_per_seq"} else 1.0
+        least = 0.0 if name in {"step_ms", "step_ms_per_seq", "crowding"} else 1.0
         if not least <= values[name] < 1e12:
             raise EngineError(f"{name} must be at least {least:g}", param="engine")
     return replace(base or EngineModel(), **values)  # type: ignore[arg-type]
@@ -106,6 +107,8 @@ class SimulatedFleet:
         ttft_s: float,
         tpot_s: float,
         cold_start: Sampler,
+        further_start: Sampler | None = None,
+        stop_s: float = 0.0,
         ways_s: Sequence[float] = (0.0,),
         seed: int = 1,
     ) -> None:
@@ -113,12 +116,14 @@ class SimulatedFleet:
         self.started = self.stopped = 0
         self._trace = trace
         self._cold_start = cold_start
+        self._further_start = further_start or cold_start
+        self._stop_s = stop_s
         self._engine_s = 0.0
         self._since_s = np.full(places, np.nan)  # when each place was allocated
         self._rates = kernel.Rates(
             engine.slots, engine.chunk_tokens, engine.kv_tokens, engine.ahead_tokens,
             engine.prefill_tps, engine.step_ms / 1000.0, engine.step_ms_per_seq / 1000.0,
-            ttft_s, tpot_s,
+            ttft_s, tpot_s, engine.crowding,
         )  # fmt: skip
         self._state = kernel.new_fleet(
             trace.arrival_s, trace.prompt, trace.output, _drawn(ways_s, len(trace), seed),
@@ -209,13 +214,14 @@ class SimulatedFleet:
         return int(np.count_nonzero(self._state.phase == phase))
 
     def _start(self, count: int, warm: bool) -> None:
+        took = self._further_start if self.kept else self._cold_start
         for place in np.nonzero(self._state.phase == kernel.FREE)[0][:count]:
             self._since_s[place] = self.now_s
             if warm:
                 self._state.phase[place] = kernel.READY
             else:
                 self._state.phase[place] = kernel.STARTING
-                self._state.ready_s[place] = self.now_s + self._cold_start()
+                self._state.ready_s[place] = self.now_s + took()
             self.started += 1
 
     def _stop(self, count: int) -> None:
@@ -236,5 +242,5 @@ class SimulatedFleet:
             self._release(int(place), self.now_s)
 
     def _release(self, place: int, at_s: float) -> None:
-        self._engine_s += at_s - float(self._since_s[place])
+        self._engine_s += at_s - float(self._since_s[place]) + self._stop_s
         self._since_s[place] = np.nan

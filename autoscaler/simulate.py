@@ -25,6 +25,8 @@ class Scenario:
     trace: Trace
     engine: EngineModel = field(default_factory=EngineModel)
     cold_starts_s: tuple[float, ...] = (2.0,)  # drawn from evenly; one value is a constant
+    further_starts_s: tuple[float, ...] = ()  # beside an engine, where it makes a difference
+    stop_s: float = 0.0  # from an engine's last work to its release
     ways_s: tuple[float, ...] = (0.0,)  # of a request outside its engine; drawn evenly
     ttft_s: float = 2.0
     tpot_s: float = 0.1
@@ -38,7 +40,7 @@ class Scenario:
 
     def known_start_s(self) -> float:
         """What the policy is told of cold starts: the 90th percentile of those measured."""
-        return float(np.quantile(self.cold_starts_s, 0.9))
+        return float(np.quantile(self.cold_starts_s + self.further_starts_s, 0.9))
 
     def spec(self) -> Spec:
         """The spec under which the live policy runs."""
@@ -62,6 +64,7 @@ class Outcome:
     timeline: tuple[tuple[float, int], ...] = ()  # (s, engines), once a second
     missed_at_s: tuple[float, ...] = ()  # arrivals that missed
     ttft_s: tuple[float, ...] = ()  # of each request, in the order of arrival
+    tpot_s: tuple[float, ...] = ()  # likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,21 +141,23 @@ def _ended(outcome: Outcome | None) -> Outcome:
 
 
 def _new_fleet(scenario: Scenario) -> SimulatedFleet:
+    further = scenario.further_starts_s
     return SimulatedFleet(
         scenario.trace,
         scenario.engine,
         places=scenario.places,
         ttft_s=scenario.ttft_s,
         tpot_s=scenario.tpot_s,
-        cold_start=_sampler(scenario),
+        cold_start=_sampler(scenario.cold_starts_s, scenario.seed),
+        further_start=_sampler(further, scenario.seed) if further else None,
+        stop_s=scenario.stop_s,
         ways_s=scenario.ways_s,
         seed=scenario.seed,
     )
 
 
-def _sampler(scenario: Scenario) -> Callable[[], float]:
-    random = np.random.default_rng(scenario.seed)
-    choices = scenario.cold_starts_s
+def _sampler(choices: tuple[float, ...], seed: int) -> Callable[[], float]:
+    random = np.random.default_rng(seed)
     if len(choices) == 1:
         return lambda: choices[0]
     return lambda: float(random.choice(choices))
@@ -206,6 +211,7 @@ def _finish(
         timeline=tuple(timeline),
         missed_at_s=tuple(trace.arrival_s[~met].tolist()),
         ttft_s=tuple(ttft_s.tolist()),
+        tpot_s=tuple(tpot_s.tolist()),
     )
 
 

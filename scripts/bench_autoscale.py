@@ -163,24 +163,29 @@ class Platform:
     def first_token_s(self, body: dict[str, Any]) -> float | None:
         """Seconds to the first token of a streamed request that is read to its end; None where it
         was not answered, or its answer broke off."""
+        return self.tokens_s(body)[0]
+
+    def tokens_s(self, body: dict[str, Any]) -> tuple[float | None, float | None]:
+        """As `first_token_s`, and seconds to the last token."""
         headers = {
             "Authorization": f"Bearer {KEYS['PENSTOCK_API_KEY']}",
             "Content-Type": "application/json",
         }
         began_s = time.perf_counter()
-        first_s, ended = None, False
+        first_s, last_s, ended = None, None, False
         try:
             connection = http.client.HTTPConnection(self.host, timeout=PATIENCE_S)
             stream = json.dumps(body | {"stream": True})
             connection.request("POST", "/v1/chat/completions", stream, headers)
             for line in connection.getresponse():
-                if line.startswith(b"data: {") and b'"content"' in line and first_s is None:
-                    first_s = time.perf_counter() - began_s
+                if line.startswith(b"data: {") and b'"content"' in line:
+                    last_s = time.perf_counter() - began_s
+                    first_s = first_s or last_s
                 ended = ended or line.startswith(b"data: [DONE]")
             connection.close()
         except (OSError, http.client.HTTPException) as exc:
             say(f"lost: {exc!r}")
-        return first_s if ended else None
+        return (first_s, last_s) if ended else (None, None)
 
     def is_served(self) -> bool:
         """Whether the gateway knows the model."""

@@ -60,6 +60,34 @@ def test_way_outside_the_engine_delays_tokens_and_occupies_nothing() -> None:
     assert drawn == run_static(replace(slow, ways_s=(0.1, 0.2)), 1).ttft_s
 
 
+def test_engines_on_the_same_cores_slow_each_other_down() -> None:
+    apart = Scenario(make_trace("apart", [(0.0, 500, 11), (5.0, 500, 11)]), ENGINE, ways_s=(0.1,))
+    at_once = replace(apart, trace=make_trace("at once", [(0.0, 500, 11), (0.001, 500, 11)]))
+    shared = replace(ENGINE, crowding=0.5)
+    assert run_static(replace(apart, engine=shared), 2) == run_static(apart, 2)
+    alone = run_static(at_once, 2)
+    assert alone.ttft_s == pytest.approx((0.6, 0.6))
+    both = run_static(replace(at_once, engine=shared), 2)
+    # The first prompt began before the other engine had work; the second's way, when it was done.
+    assert both.ttft_s == pytest.approx((0.5 + 1.5 * 0.1, 1.5 * 0.5 + 0.1))
+    assert both.tpot_s[0] == pytest.approx(1.5 * 0.011)
+
+
+def test_further_start_beside_an_engine_and_the_stop_take_their_own_time() -> None:
+    sim = SimulatedFleet(
+        make_trace("one", [(0.0, 500, 11)]), ENGINE, places=2, ttft_s=2.0, tpot_s=0.1,
+        cold_start=lambda: 1.0, further_start=lambda: 4.0, stop_s=0.5,
+    )  # fmt: skip
+    sim.scale_to(1)
+    sim.scale_to(2)
+    sim.advance(2.0)
+    assert sim.count_ready() == 1
+    sim.advance(4.5)
+    assert sim.count_ready() == 2
+    sim.scale_to(0)
+    assert sim.engine_s() == pytest.approx(2 * (4.5 + 0.5))
+
+
 def test_chunks_share_steps_with_decoding() -> None:
     # The second prompt of 4,000 tokens comes while the first decodes: chunks of 2,047 tokens.
     sim = fleet(make_trace("two", [(0.0, 100, 3), (0.105, 4000, 1)]))
