@@ -32,6 +32,7 @@ from calibrate_fit import (
     SLOTS,
     Drive,
     Measured,
+    at,
     fitted,
     paces,
     simulated,
@@ -304,11 +305,6 @@ def report(options: argparse.Namespace, measured: Measured) -> int:
     line |= {"slice_s": options.slice_s, "load": round(os.getloadavg()[0], 1)}
     sys.stdout.write(json.dumps(line) + "\n")
     return int(missed)
-
-
-def at(ascending: Sequence[float], share: float) -> float:
-    """A quantile, nothing interpolated."""
-    return ascending[int(share * (len(ascending) - 1))]
 
 
 def listed(seconds: Sequence[float]) -> str:

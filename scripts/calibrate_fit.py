@@ -104,15 +104,27 @@ def prefill_tps(measured: Measured) -> float:
 
 
 def ways(measured: Measured, engine: EngineModel) -> list[float]:
-    """What each request to an engine alone took to its first token beyond the simulated engine's,
-    in ascending order."""
-    found = []
-    for drive in measured.drives:
-        if drive.engines == 1:
-            simulated = _static(drive, measured.prompts, engine)
-            for one, engine_s in zip(drive.answered(), simulated.ttft_s, strict=True):
-                found.append(max(0.0, (one.first_s or 0.0) - engine_s))
-    return sorted(found)
+    """What requests take to their first token beyond the engine's part, in ascending order.
+
+    Of each request to an engine alone, the time beyond the simulated engine's. That differs by what
+    each of the two waited just then, which a simulated request waits once more: so the values are
+    drawn together around their median until the simulated p95 is the one that was measured.
+    """
+    alone = [drive for drive in measured.drives if drive.engines == 1]
+    real = [one.first_s or 0.0 for drive in alone for one in drive.answered()]
+    engine_s = [s for drive in alone for s in _static(drive, measured.prompts, engine).ttft_s]
+    beyond_s = [max(0.0, s - own_s) for s, own_s in zip(real, engine_s, strict=True)]
+    middle_s = statistics.median(beyond_s)
+
+    def drawn_together(part: float) -> list[float]:
+        return sorted(middle_s + part * (s - middle_s) for s in beyond_s)
+
+    def excess_s(part: float) -> float:
+        drawn = drawn_together(part)
+        found = [s for d in alone for s in _static(d, measured.prompts, engine, drawn).ttft_s]
+        return at(sorted(found), 0.95) - at(sorted(real), 0.95)
+
+    return drawn_together(_solved(excess_s, 1.0))
 
 
 def simulated(
@@ -144,9 +156,20 @@ def paces(drive: Drive) -> Iterator[float]:
             yield ((one.last_s or 0.0) - (one.first_s or 0.0)) / (one.output - 1)
 
 
-def _static(drive: Drive, prompts: dict[int, int], engine: EngineModel) -> Outcome:
+def at(ascending: Sequence[float], share: float) -> float:
+    """A quantile, nothing interpolated."""
+    return ascending[int(share * (len(ascending) - 1))]
+
+
+def _static(
+    drive: Drive,
+    prompts: dict[int, int],
+    engine: EngineModel,
+    ways_s: Sequence[float] = (0.0,),
+) -> Outcome:
     trace = trace_of(drive.answered(), prompts)
-    return run_static(Scenario(trace=trace, engine=engine), drive.engines)
+    scenario = Scenario(trace=trace, engine=engine, ways_s=tuple(ways_s))
+    return run_static(scenario, drive.engines)
 
 
 def _excess_s(drives: Sequence[Drive], prompts: dict[int, int], engine: EngineModel) -> float:
@@ -156,9 +179,9 @@ def _excess_s(drives: Sequence[Drive], prompts: dict[int, int], engine: EngineMo
     return statistics.median(found) - statistics.median(real)
 
 
-def _solved(excess: Callable[[float], float]) -> float:
-    """Where a rising function passes zero, between 0 and PACE_MAX."""
-    low, high = 0.0, PACE_MAX
+def _solved(excess: Callable[[float], float], most: float = PACE_MAX) -> float:
+    """Where a rising function passes zero, between 0 and `most`."""
+    low, high = 0.0, most
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if excess(middle) < 0 else (low, middle)
