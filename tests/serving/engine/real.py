@@ -46,12 +46,15 @@ class Launcher:
 
 
 @contextlib.contextmanager
-def start_launcher(folder: Path, within: Sequence[str] = (), **settings: str) -> Iterator[Launcher]:
+def start_launcher(
+    folder: Path, within: Sequence[str] = (), python: str = sys.executable, **settings: str
+) -> Iterator[Launcher]:
     """Starts a launcher as `penstock up` does, waits until it is warm, and ends it.
 
     Args:
         folder: For its socket and log.
         within: A command that executes it, as `ip netns exec NAME` does.
+        python: The interpreter, whose vLLM it is of.
         settings: What its environment has more.
     """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
@@ -59,7 +62,7 @@ def start_launcher(folder: Path, within: Sequence[str] = (), **settings: str) ->
     environment |= settings
     with (folder / "launcher.log").open("wb") as log:
         process = subprocess.Popen(
-            [*within, sys.executable, "-m", "serving.engine.launcher"],
+            [*within, python, "-m", "serving.engine.launcher"],
             env=environment,
             stdout=log,
             stderr=log,
