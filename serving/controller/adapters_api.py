@@ -56,19 +56,22 @@ async def _apply(
     here: Controller, deed: Deed, model: DeployedModel, manifest: Manifest, adapter: str
 ) -> Applied:
     admitted = await admit(here, manifest)
+    note = audit.noting(
+        deed, "model.adapters", served_name(model.name, adapter),
+        before=model.manifest, after=admitted.manifest,
+    )  # fmt: skip
     result = await here.registry.apply(
-        admitted.manifest, deed.at, if_revision=model.revision, author=deed.actor.name
+        admitted.manifest,
+        deed.at,
+        if_revision=model.revision,
+        author=deed.actor.name,
+        note=note,
     )
     if result.changed:
         names = ", ".join(one.name for one in admitted.manifest.adapters) or "none"
         here.events.record(
             "adapters_changed", f"revision {result.revision}: {names}", model=model.name
         )
-        async with here.store.transaction() as db:
-            await audit.write(
-                db, deed, "model.adapters", served_name(model.name, adapter),
-                before=model.manifest, after=admitted.manifest,
-            )  # fmt: skip
         here.loop.kick()
     return Applied(
         model=model.name,

@@ -86,12 +86,13 @@ async def apply_model(
     manifest = admitted.manifest
     if dry_run:
         return JSONResponse(planned(here, admitted).model_dump(mode="json", exclude_unset=True))
-    result = await here.registry.apply(manifest, time.time(), if_revision, author=deed.actor.name)
+    note = audit.noting(deed, "model.deploy", manifest.name, after=manifest)
+    result = await here.registry.apply(
+        manifest, time.time(), if_revision, author=deed.actor.name, note=note
+    )
     if result.changed:
         message = f"revision {result.revision}: {manifest.source}"
         here.events.record("deployed", message, model=manifest.name)
-        async with here.store.transaction() as db:
-            await audit.write(db, deed, "model.deploy", manifest.name, after=manifest)
     await here.scaling.guess(here.registry.get(manifest.name))
     here.loop.changed(manifest.name)
     await here.loop.routes.named(manifest.name, ROUTED_WITHIN_S)
@@ -118,10 +119,8 @@ async def get_model(name: str, here: Here) -> ModelView:
 @router.delete("/models/{name}", status_code=204)
 async def delete_model(name: str, here: Here, deed: Deed) -> None:
     """Takes a model out of service; its engines drain and stop."""
-    await here.registry.delete(name)
+    await here.registry.delete(name, audit.noting(deed, "model.delete", name))
     here.events.record("deleted", "taken out of service", model=name)
-    async with here.store.transaction() as db:
-        await audit.write(db, deed, "model.delete", name)
     here.loop.changed(name)
 
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from serving.controller.store import Store
+from serving.controller.store import Note, Store
 from serving.controller.tenancy_tables import AUDIT, COUNTERS, IDENTITIES, NAME_LENGTH
 from serving.identities import KeyRecord, Role
 
@@ -60,6 +60,21 @@ async def write(
             after=_state(after),
         )
     )
+
+
+def noting(
+    act: Act,
+    action: str,
+    subject_id: str,
+    before: BaseModel | None = None,
+    after: BaseModel | None = None,
+) -> Note:
+    """`write`, for a change that somebody else makes."""
+
+    async def note(db: AsyncConnection) -> None:
+        await write(db, act, action, subject_id, before, after)
+
+    return note
 
 
 async def tell_gateways(db: AsyncConnection) -> None:

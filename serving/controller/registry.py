@@ -15,7 +15,7 @@ from models.errors import ConflictError, ManifestError, ModelNotFoundError
 from models.manifest import Manifest
 from models.sources import check_local
 from models.tasks import Task
-from serving.controller.store import Store, StoredModel, StoredRevision
+from serving.controller.store import Note, Store, StoredModel, StoredRevision
 
 GIB = 1024**3
 
@@ -188,7 +188,12 @@ class Registry:
         check(manifest, self._limits)
 
     async def apply(
-        self, manifest: Manifest, at: float, if_revision: int | None = None, author: str = ""
+        self,
+        manifest: Manifest,
+        at: float,
+        if_revision: int | None = None,
+        author: str = "",
+        note: Note | None = None,
     ) -> ApplyResult:
         """Makes the manifest the model's current revision, unless it is that already.
 
@@ -197,6 +202,7 @@ class Registry:
             at: Now, in Unix seconds.
             if_revision: The revision that the caller has seen; 0 for none.
             author: Who wants it, as the history shows it.
+            note: Written in the same transaction, where there is a change.
 
         Raises:
             SourceError, ManifestError: As `check` does.
@@ -215,7 +221,7 @@ class Registry:
                 )
             if known is not None and known.manifest == manifest:
                 return ApplyResult(known.revision, changed=False, is_new=False)
-            number = await self._store.add_revision(manifest, at, author)
+            number = await self._store.add_revision(manifest, at, author, note)
             created_at = at if known is None else known.stored.created_at
             earlier = () if known is None else known.stored.revisions
             added = StoredRevision(manifest.name, number, at, manifest, author)
@@ -224,8 +230,12 @@ class Registry:
             )
             return ApplyResult(number, changed=True, is_new=known is None)
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, name: str, note: Note | None = None) -> None:
         """Takes the model out of service; its revisions stay in the store.
+
+        Args:
+            name: The model.
+            note: Written in the same transaction.
 
         Raises:
             ModelNotFoundError: If it is not deployed.
@@ -233,5 +243,5 @@ class Registry:
         """
         async with self._writing:
             self.get(name)
-            await self._store.delete_model(name)
+            await self._store.delete_model(name, note)
             del self._models[name]

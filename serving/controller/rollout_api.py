@@ -53,13 +53,15 @@ async def undo(
         return Applied(model=name, revision=model.revision, changed=False)
     here.loop.rollouts.skip(name)
     result = await here.registry.apply(
-        manifest, deed.at, if_revision=model.revision, author=deed.actor.name
+        manifest,
+        deed.at,
+        if_revision=model.revision,
+        author=deed.actor.name,
+        note=audit.noting(deed, "model.undo", name, before=model.manifest, after=manifest),
     )
     here.events.record(
         "rolled_back", f"revision {result.revision} is revision {number} again", model=name
     )
-    async with here.store.transaction() as db:
-        await audit.write(db, deed, "model.undo", name, before=model.manifest, after=manifest)
     here.loop.changed(name)
     return Applied(model=name, revision=result.revision, changed=True)
 

@@ -44,17 +44,21 @@ async def change_scaling(name: str, change: ScalingChange, here: Here, deed: Dee
 
     The result is a revision like any other; the next deploy of a manifest says otherwise again.
     """
-    before = here.registry.get(name).manifest
-    manifest = changed(before, change)
-    result = await here.registry.apply(manifest, time.time(), author=deed.actor.name)
+    model = here.registry.get(name)
+    manifest = changed(model.manifest, change)
+    result = await here.registry.apply(
+        manifest,
+        time.time(),
+        if_revision=model.revision,  # else a deploy that is on its way would be taken back
+        author=deed.actor.name,
+        note=audit.noting(deed, "model.scale", name, before=model.manifest, after=manifest),
+    )
     if result.changed:
         scaling = manifest.scaling
         paused = ", paused" if scaling.paused else ""
         here.events.record(
             "scaling_changed", f"min {scaling.min}, max {scaling.max}{paused}", model=name
         )
-        async with here.store.transaction() as db:
-            await audit.write(db, deed, "model.scale", name, before=before, after=manifest)
         here.loop.kick()
     return Applied(model=name, revision=result.revision, changed=result.changed)
 

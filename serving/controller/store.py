@@ -1,6 +1,6 @@
 """The registry's rows: models, revisions, events. Knows no rule of the platform."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Self
@@ -15,6 +15,9 @@ from serving.controller.leader_fence import Check, guard_writes
 from serving.controller.tables import EVENTS, MODELS, REVISIONS
 
 EVENTS_KEPT = 10_000
+
+Note = Callable[[AsyncConnection], Awaitable[None]]
+"""Writes what belongs to a change, within its transaction: both stand, or neither does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,9 @@ class Store:
             for row in sorted(models, key=lambda row: str(row.name))
         ]
 
-    async def add_revision(self, manifest: Manifest, at: float, author: str = "") -> int:
+    async def add_revision(
+        self, manifest: Manifest, at: float, author: str = "", note: Note | None = None
+    ) -> int:
         """Makes the manifest the model's current revision and returns its number.
 
         A deleted model of that name comes back with a new time of creation; numbers go on.
@@ -144,12 +149,16 @@ class Store:
                     author=author[:128],
                 )
             )
+            if note is not None:
+                await note(db)
         return number
 
-    async def delete_model(self, name: str) -> None:
+    async def delete_model(self, name: str, note: Note | None = None) -> None:
         """Marks a model as deleted; its revisions stay."""
         async with self.transaction() as db:
             await db.execute(update(MODELS).where(MODELS.c.name == name).values(deleted=True))
+            if note is not None:
+                await note(db)
 
     # --- events -------------------------------------------------------------------------------
 

@@ -3,9 +3,11 @@
 from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.errors import ManifestError, ModelNotFoundError, SourceError
 from models.profile import with_profile
+from serving.controller.database import DatabaseError
 from serving.controller.registry import Limits, Registry, check
 from serving.controller.store import Store
 from tests.serving.controller.world import manifest
@@ -45,6 +47,24 @@ async def test_registry_finds_everything_again_after_a_restart(store: Store) -> 
     assert again.models() == registry.models()
     assert again.get("guide").manifest_of(1) == manifest()
     assert again.get("guide").manifest_of(9) is None
+
+
+async def test_registry_changes_nothing_where_what_belongs_to_it_cannot_be_written(
+    store: Store,
+) -> None:
+    async def fails(db: AsyncConnection) -> None:
+        raise DatabaseError("gone amid the transaction")
+
+    registry = Registry(store, LIMITS)
+    with pytest.raises(DatabaseError):
+        await registry.apply(manifest(), 1.0, note=fails)
+    assert registry.models() == []
+    assert await store.models() == []
+    await registry.apply(manifest(), 2.0)
+    with pytest.raises(DatabaseError):
+        await registry.delete("guide", fails)
+    assert [model.name for model in registry.models()] == ["guide"]
+    assert [model.revision for model in await store.models()] == [1]
 
 
 async def test_registry_deploys_a_deleted_model_as_new(store: Store) -> None:
