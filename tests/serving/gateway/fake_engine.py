@@ -64,8 +64,13 @@ class FakeEngine:
     async def stop(self) -> None:
         """Dies: nobody listens any more, and every connection is reset."""
         if self._server is not None:
-            self._server.close()
-            self._server = None
+            server, self._server = self._server, None
+            # A connection that was accepted in this turn of the loop has its transport made in the
+            # next: with the server closed by then asyncio would leave it open, which warns.
+            for listening in server.sockets:
+                asyncio.get_running_loop().remove_reader(listening.fileno())
+            await asyncio.sleep(0)
+            server.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
