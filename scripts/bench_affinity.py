@@ -270,13 +270,13 @@ def live(rows: Sequence[Row], requests: int) -> int:
     """The same over two real engines, smaller."""
     from scripts import affinity_live  # a simulation needs no platform
 
-    found, prompts = affinity_live.run(rows, requests)
+    found = affinity_live.run(rows, requests)
     shown = Table("way", "hit rate", "of shared", "max/mean tokens", "computed")
     for way in found:
         figures = (way.hit_rate, way.of_shared, way.balance, way.computed_balance)
         shown.add_row(way.name, *(f"{figure:.3f}" for figure in figures))
     Console().print(shown)
-    sys.stdout.write(affinity_live.json_line(found, prompts) + "\n")
+    sys.stdout.write(affinity_live.json_line(found) + "\n")
     return 0
 
 
