@@ -42,6 +42,9 @@ TRUSTED_PAIRS = 10
 INTERRUPTED = 130
 PEERS = ("nginx", "rust_router", "litellm")
 BESIDE_CONCURRENCY = 32
+BESIDE_REQUESTS = 128
+"""Of a run: some seconds, where a visitor's one request would be over in half of one."""
+
 BAR_OVER_RUST_ROUTER = 0.9
 
 
@@ -73,9 +76,10 @@ def measure(
     Raises:
         BenchError: A command failed.
     """
+    least = subject.least_requests if other is None else BESIDE_REQUESTS
     if other is None:
         other = Other(*running.engine(subject.name), subject.name)
-    requests = max(concurrency, subject.least_requests)
+    requests = max(concurrency, least)
     before, client_before_s = running.cpu_s(), _children_s()
     said = running.penstock(
         "bench", running.url, "--model", subject.name, "--versus", other.url, "--versus-api-key",
