@@ -29,6 +29,7 @@ from serving.tuning.trials import Figures, Settings, TrialError
 GONE_TIMEOUT_S = 30.0
 """Patience with an engine that has to end; closing its lease is the last word."""
 SAID_BYTES = 600
+GOES_ON = "what was measured is kept, and the same command goes on; see the launcher.log of the run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class EngineRunner:
         try:
             lease = await self.launcher.spawn(request)
         except UnreachableError as exc:
-            raise TrialError(f"the launcher is gone: {exc}") from exc
+            raise UnreachableError(f"the launcher is gone: {exc}", hint=GOES_ON) from exc
         life = _Life(lease)
         following = asyncio.create_task(life.follow())
         try:

@@ -92,6 +92,7 @@ class Runner(Protocol):
 
         Raises:
             TrialError: If it gave no figures; the search goes on.
+            UnreachableError: If nothing can be tried any more; no trial is to blame, and none kept.
         """
         ...
 

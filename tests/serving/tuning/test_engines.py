@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from models.errors import UnreachableError
 from models.manifest import parse_manifest
 from serving.engine.launch_protocol import Exited, Refused
 from serving.tuning.engines import EngineRunner, Load
@@ -90,6 +91,6 @@ async def test_trial_with_arguments_that_no_manifest_may_have_is_a_failed_one(
     assert launcher.leases == []
 
 
-async def test_trial_without_a_launcher_is_a_failed_one(tmp_path: Path) -> None:
-    with pytest.raises(TrialError, match="launcher is gone"):
+async def test_launcher_that_is_gone_is_no_trials_failure(tmp_path: Path) -> None:
+    with pytest.raises(UnreachableError, match="launcher is gone"):
         await runner(FakeLauncher(away_for=1), tmp_path, "").run({}, 1, 0)

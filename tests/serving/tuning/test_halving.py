@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from models.errors import UnreachableError
 from models.manifest import parse_manifest
 from serving.tuning.halving import ROUNDS, NoTrialError, Outcome, Search, Wish
 from serving.tuning.space import candidates
@@ -224,3 +225,19 @@ async def test_rung_that_the_budget_ends_in_counts_for_the_arms_it_had(tmp_path:
     assert len(last) >= 2
     assert outcome.best in [trial.settings for trial in last]
     assert outcome.paired is not None
+
+
+async def test_search_ends_with_its_launcher_and_blames_no_trial(tmp_path: Path) -> None:
+    """Else all arguments that are left would stand in the journal as failed, for good."""
+
+    class Gone(FakeMachine):
+        async def run(self, settings: Settings, rounds: int, seed: int) -> Figures:
+            if len(self.runs) == 5:
+                raise UnreachableError("the launcher is gone")
+            return await super().run(settings, rounds, seed)
+
+    with pytest.raises(UnreachableError, match="launcher is gone"):
+        await found(Gone(), tmp_path)
+    kept = Journal(tmp_path / "trials.jsonl").trials()
+    assert [trial.failure for trial in kept] == [None] * 5
+    assert (await found(FakeMachine(), tmp_path)).paired is not None
