@@ -27,6 +27,9 @@ SLOWEST_BYTES_PER_S = 500.0
 
 MAX_HEAD_BYTES = 32 * 2**10
 MAX_HEADERS = 100
+INTERIM = b"HTTP/1.1 100 "
+"""Begins what says that a body may come; no head of an answer."""
+
 TENANT = "penstock.tenant"
 """Where an ASGI scope holds the Tenant."""
 
@@ -92,6 +95,44 @@ class Tenant:
         """Ends the connection at once."""
         self._cycle.disconnected = True
         self._connection.transport.abort()
+
+
+class HeadFirst:
+    """Stands for a connection's transport until an answer's body begins: the head waits for the
+    body's first part, and goes out with it in one system call.
+
+    Args:
+        cycle: uvicorn's, before its answer has started.
+    """
+
+    __slots__ = ("_cycle", "_head", "_transport")
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._transport = cycle.transport
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        """Keeps the head, and writes it with what comes next."""
+        if self._head:
+            self._let_go(data)
+        elif data.startswith(INTERIM):
+            self._transport.write(data)
+        else:
+            self._head = data
+
+    def close(self) -> None:
+        """Closes, with nothing held back."""
+        self._let_go(b"")
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """As the transport's."""
+        return self._transport.is_closing()
+
+    def _let_go(self, data: bytes) -> None:
+        self._cycle.transport = self._transport
+        self._transport.write(self._head + data)
 
 
 class TenantConnection(HttpToolsProtocol):
@@ -201,6 +242,8 @@ class TenantConnection(HttpToolsProtocol):
         check_head([name for name, _ in self.headers], is_old=is_old)
         self._in_body = True
         super().on_headers_complete()
+        if self.parser.get_method() == b"POST":  # to others an answer may have no body
+            self.cycle.transport = HeadFirst(self.cycle)  # type: ignore[assignment]
         if is_old:
             self.cycle.send = Unchunked(self.cycle)  # type: ignore[assignment]
         if self._is_last:

@@ -361,8 +361,7 @@ class Proxy:
         try:
             if error:
                 raise EngineError(error)
-            await relay.run()
-            end = transcript.read(lines.rest())
+            end = await relay.run()
         except EngineError as exc:
             error = without_tokens(exc.error, lane.route)
             end = self._cut(visit, error.decode(errors="replace"), error)

@@ -64,8 +64,9 @@ class Relay:
         self._patience_s = slow_client_timeout_s
         self._timer: asyncio.TimerHandle | None = None
 
-    async def run(self) -> None:
-        """Relays until the engine's answer is complete.
+    async def run(self) -> bytes:
+        """Relays until the engine's answer is complete; returns the last of it, which can so be
+        written together with the end.
 
         Raises:
             EngineBrokeError: If the engine broke off.
@@ -75,11 +76,12 @@ class Relay:
             if self._tenant.full:
                 self._hold()
             framed = self._pass_on if self._tenant.takes_chunks else None
-            await self._reply.pour(self._take, framed)
+            last = await self._reply.pour(self._take, framed)
         finally:
             self._tenant.on_room = None
             if self._timer is not None:
                 self._timer.cancel()
+        return self._transcript.read(self._checked(self._lines.feed(last)) + self._lines.rest())
 
     def _pass_on(self, data: bytes) -> bool:
         """Writes an engine's HTTP chunks as they are; False where they have to be taken apart."""
@@ -93,19 +95,23 @@ class Relay:
         return True
 
     def _take(self, arrived: bytes) -> None:
-        lines = self._lines.feed(arrived)
+        lines = self._checked(self._lines.feed(arrived))
         if not lines:
             return
-        if ERROR_MARK in lines:
-            before, error = split_at_error(lines)
-            if error:
-                self.write(before)
-                raise EngineError(error)
         tenant = self._tenant
         if out := self._transcript.read(lines):
             tenant.write(out)
             if tenant.full:
                 self._hold()
+
+    def _checked(self, lines: bytes) -> bytes:
+        """The very same; what stands before an error is written."""
+        if ERROR_MARK in lines:
+            before, error = split_at_error(lines)
+            if error:
+                self.write(before)
+                raise EngineError(error)
+        return lines
 
     def write(self, lines: bytes) -> None:
         """Writes lines to the tenant, but for what is to be hidden."""

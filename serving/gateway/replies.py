@@ -39,16 +39,16 @@ class EngineReply:
         except BrokenOffError as exc:
             raise EngineBrokeError(str(exc)) from exc
 
-    async def pour(self, sink: Sink, framed: Framed | None = None) -> None:
+    async def pour(self, sink: Sink, framed: Framed | None = None) -> bytes:
         """Gives the rest to `sink` as it comes, without a task's wake for each part; what `framed`
-        takes as it stands on the wire is not parsed.
+        takes as it stands on the wire is not parsed. Returns what came together with the end.
 
         Raises:
             EngineBrokeError: If the answer is cut off.
             Exception: What the sink raises.
         """
         try:
-            await self._upstream.pour(sink, framed)
+            return await self._upstream.pour(sink, framed)
         except BrokenOffError as exc:
             raise EngineBrokeError(str(exc)) from exc
 

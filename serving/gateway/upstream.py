@@ -121,8 +121,9 @@ class Upstream(asyncio.Protocol):
             await self._wait()
         return self._take()
 
-    async def pour(self, sink: Sink, framed: Framed | None = None) -> None:
-        """Gives all that comes to `sink`, in the callback that brings it, until the end.
+    async def pour(self, sink: Sink, framed: Framed | None = None) -> bytes:
+        """Gives all that comes to `sink`, in the callback that brings it, until the end; returns
+        what came together with the end, for whoever has something to add to it.
 
         Args:
             sink: Takes the answer's body.
@@ -142,6 +143,7 @@ class Upstream(asyncio.Protocol):
                 await self._wait()
         finally:
             self._sink = self._framed = None
+        return self._take() if self._arrived else b""
 
     def pause(self) -> None:
         """Reads no more until `resume`."""
@@ -222,7 +224,9 @@ class Upstream(asyncio.Protocol):
         sink = self._sink
         if sink is not None:
             arrived = self._arrived
-            if arrived:
+            if self._complete:
+                self._wake()
+            elif arrived:
                 whole = arrived[0] if len(arrived) == 1 else b"".join(arrived)
                 arrived.clear()
                 self._size = 0
@@ -230,9 +234,6 @@ class Upstream(asyncio.Protocol):
                     sink(whole)
                 except Exception as exc:  # noqa: BLE001, it is raised where `pour` was called
                     self.fail(exc)
-                    return
-            if self._complete:
-                self._wake()
             return
         if self._size > HIGH_WATER_BYTES:
             self.pause()

@@ -64,7 +64,8 @@ async def relayed(
     await asyncio.sleep(0)
     for part in parts[1:]:
         upstream.data_received(part)
-    await running
+    if last := await running:
+        reader.write(last)
     return transcript
 
 

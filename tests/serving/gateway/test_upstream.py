@@ -131,7 +131,7 @@ async def test_poured_parts_come_in_order_and_the_sink_may_stop_them() -> None:
     got: list[bytes] = []
     async with server(says(CHUNKED, *parts, b"0\r\n\r\n", close=False)) as route:
         async with EngineClient() as client, client.post(route, "/v1/x", b"{}", "id") as reply:
-            await reply.pour(got.append)
+            got.append(await reply.pour(got.append))
         assert b"".join(got) == b"01234"
 
         def refuse(_: bytes) -> None:
