@@ -33,6 +33,7 @@ class Plan:
     key: str = "none"
     gap_us: int = 20_000
     chunks: int = 100
+    first_ms: int = 0  # that the upstream takes for its first token
     stream: bool = True
     ramp_s: float = 1.0  # streams begin spread over this time
     warm_s: float = 0.0  # nothing counts before
@@ -139,13 +140,16 @@ class Stream(asyncio.Protocol):
 def request_of(plan: Plan) -> bytes:
     """The request of a real client, with a prompt of some length."""
     prompt = "Tell me what a penstock is, and how it feeds a turbine. " * 4
-    body = json.dumps({
+    asked: dict[str, object] = {
         "model": "demo", "stream": plan.stream, "max_tokens": plan.chunks, "seed": plan.gap_us,
         "temperature": 0.7, "messages": [
             {"role": "system", "content": "You are a helpful assistant."},
             {"role": "user", "content": prompt},
         ],
-    }).encode()  # fmt: skip
+    }  # fmt: skip
+    if plan.first_ms:
+        asked["min_tokens"] = plan.first_ms
+    body = json.dumps(asked).encode()
     host = urlsplit(plan.url).netloc
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nAccept: application/json\r\n"

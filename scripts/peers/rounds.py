@@ -170,8 +170,11 @@ class Bench:
         say(f"{name:12} {found.requests:7} whole answers, "
             f"{cpu_s / max(1, found.requests) * 1e6:7.1f} us each {found.bad[:200]}")  # fmt: skip
 
-    async def half_load(self) -> dict[str, float | None]:
+    async def half_load(self, first_ms: int) -> dict[str, float | None]:
         """The time to the first token that our gateway adds while half of its core is taken.
+
+        Args:
+            first_ms: What the upstream itself takes for it.
 
         Raises:
             RoundError: If it could not be measured.
@@ -184,19 +187,20 @@ class Bench:
         times: dict[str, list[int]] = {OURS: [], DIRECT: []}
         for _ in range(self._extent.rounds):
             for name, seen in times.items():
-                seen += await self._ttfts_beside(name, streams)
+                seen += await self._ttfts_beside(name, streams, first_ms)
         added = {
             share: difference(quantile(times[OURS], at), quantile(times[DIRECT], at))
             for share, at in (("p50", 0.5), ("p99", 0.99))
         }
-        say(f"half load: {streams} streams, TTFT added {added} ms")
+        say(f"half load: {streams} streams, upstream's first token after {first_ms} ms, "
+            f"TTFT added {added} ms")  # fmt: skip
         return added
 
-    async def _ttfts_beside(self, name: str, streams: int) -> list[int]:
+    async def _ttfts_beside(self, name: str, streams: int, first_ms: int) -> list[int]:
         """Short answers that begin all the time, among the long ones that make the load."""
         seconds = self._extent.seconds
         load = self.plan(name, streams, seconds=seconds + 3.0, chunks=1000)
-        probe = self.plan(name, 4, chunks=3, seconds=seconds)
+        probe = self.plan(name, 4, chunks=3, seconds=seconds, first_ms=first_ms)
         peer = self._peers.get(name)
         background = asyncio.create_task(drive(load, peer, self._others))
         try:

@@ -2,8 +2,9 @@
 
     python -m scripts.peers.upstream [PORT]     prints {"port": ...}
 
-`max_tokens` is the number of chunks, `seed` the microseconds between two of them. Each chunk bears
-the time at which it was written (CLOCK_MONOTONIC, ns), so that whoever reads it knows its delay.
+`max_tokens` is the number of chunks, `seed` the microseconds between two of them, `min_tokens` the
+milliseconds before the first. Each chunk bears the time at which it was written (CLOCK_MONOTONIC,
+ns), so that whoever reads it knows its delay.
 One process of asyncio protocols on uvloop: 22 us a chunk on a busy machine, so that 256 streams of
 50 chunks/s take a quarter of a core.
 """
@@ -13,6 +14,7 @@ import gc
 import json
 import sys
 import time
+from functools import partial
 from typing import cast
 
 import uvloop
@@ -91,15 +93,20 @@ class Connection(asyncio.Protocol):
             self._whole(_answer_of(chunks))
             return
         options = asked.get("stream_options")
-        gap_us = asked.get("seed")
-        self._begin(
+        gap_us, first_ms = asked.get("seed"), asked.get("min_tokens")
+        begin = partial(
+            self._begin,
             chunks,
             gap_us / 1e6 if isinstance(gap_us, int) else 0.02,
             isinstance(options, dict) and bool(options.get("include_usage")),
         )
+        if isinstance(first_ms, int):
+            self._timer = asyncio.get_running_loop().call_later(first_ms / 1e3, begin)
+        else:
+            begin()
 
     def _begin(self, chunks: int, gap_s: float, usage: bool) -> None:
-        if self._transport is None:
+        if self._transport is None or self._transport.is_closing():
             return
         role = chunked(BEFORE + b'"role":"assistant","content":""' + AFTER)
         self._transport.write(HEAD + role + content())
