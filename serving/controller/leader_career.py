@@ -126,7 +126,7 @@ class Career:
                 self._term, self.leader_url = term, self._url
                 if not self._stop.is_set():
                     await term.over.wait()
-                self._term = None
+                self._term = self.leader_url = None  # who leads now is looked up next
                 log.warning("leads_no_longer", token=term.tenure.token, holder=self.name)
                 end = asyncio.get_running_loop().call_later(STEP_DOWN_S, _end_process)
         finally:

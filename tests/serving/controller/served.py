@@ -9,9 +9,10 @@ from typing import Any
 
 import httpx
 
-from serving.controller.app import Server, create_app, listen
+from serving.controller.app import create_app
 from serving.controller.context import Controller
 from serving.controller.keys import ensure_keys_async
+from serving.controller.server import Server, listen
 from serving.protocol import (
     Assignment,
     DemandReply,
