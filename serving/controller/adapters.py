@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 
 from models.manifest import AdapterSpec
 from serving.controller.binder import Life
-from serving.controller.observed import Engine, Fleet
+from serving.controller.fleet import Fleet
+from serving.controller.observed import Engine
 from serving.controller.registry import DeployedModel, Registry
 from serving.protocol import AdapterReport, AdapterRoute
 

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from serving.controller.fleet import Fleet
 from serving.controller.moment import Moment
-from serving.controller.observed import Engine, Fleet, Host
+from serving.controller.observed import Engine, Host
 from serving.controller.registry import Registry
 from serving.protocol import EnginePhase, HostRegistration
 

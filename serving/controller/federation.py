@@ -15,7 +15,8 @@ import httpx
 from prometheus_client import CollectorRegistry
 
 from serving import metrics
-from serving.controller.observed import Engine, Fleet
+from serving.controller.fleet import Fleet
+from serving.controller.observed import Engine
 from serving.protocol import EnginePhase
 
 TIMEOUT_S = 2.0

@@ -10,7 +10,8 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 
 from serving.controller.binder import Life, SeenHost
-from serving.controller.observed import Engine, Fleet, Host
+from serving.controller.fleet import Fleet
+from serving.controller.observed import Engine, Host
 from serving.protocol import GangPlace
 
 PORTS = range(20000, 30000)

@@ -15,10 +15,11 @@ from serving.controller.bindings import Bindings
 from serving.controller.demand import Gateways
 from serving.controller.enrolment import enrol
 from serving.controller.events import EventLog
+from serving.controller.fleet import Fleet
 from serving.controller.gang_plan import plan_with_gangs
 from serving.controller.gangs import Gangs
 from serving.controller.moment import Moment, now
-from serving.controller.observed import Engine, Fleet, Host
+from serving.controller.observed import Engine, Host
 from serving.controller.pool_sizes import PoolSizes
 from serving.controller.prefetch import spread
 from serving.controller.recorded import Recorded

@@ -6,7 +6,7 @@ caches have room; hosts of one node share its cache, and one of them does the wo
 
 import hashlib
 
-from serving.controller.observed import Fleet
+from serving.controller.fleet import Fleet
 from serving.controller.registry import Registry
 
 

@@ -10,9 +10,10 @@ from serving.controller.binder import Life, WantedModel
 from serving.controller.capacities import Capacities
 from serving.controller.decisions import Decisions
 from serving.controller.demand import Demand
+from serving.controller.fleet import Fleet
 from serving.controller.guesses import guess_start_s
 from serving.controller.moment import Moment
-from serving.controller.observed import Engine, Fleet
+from serving.controller.observed import Engine
 from serving.controller.registry import DeployedModel
 from serving.controller.sight import Claim
 from serving.controller.starts import Starts

@@ -8,7 +8,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from autoscaler.snapshot import Reason
 from models.errors import PenstockError
 from serving import metrics
-from serving.controller.observed import Engine, Fleet
+from serving.controller.fleet import Fleet
+from serving.controller.observed import Engine
 from serving.controller.telemetry import Telemetry
 from serving.gateway import app
 from serving.gateway.lanes import Lanes
