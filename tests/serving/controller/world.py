@@ -183,3 +183,14 @@ class World:
 
     def kill(self, host: FakeHost) -> None:
         self.alive.remove(host)
+
+
+async def awake(world: World, **fields: Any) -> None:
+    """Two hosts, the first of which serves `guide`."""
+    world.host("h1"), world.host("h2")
+    await world.deploy(**fields)
+    world.run()
+    world.ask(queued=1)
+    world.run()
+    world.alive[0].start()
+    world.run()
