@@ -67,7 +67,7 @@ def deployed(platform: Platform, tmp_path: Path) -> Iterator[None]:
     done = platform.penstock("deploy", "-f", str(path), "--wait")
     assert done.returncode == 0, done.stderr
     yield
-    platform.penstock("delete", NAME)
+    platform.delete(NAME)
     eventually(lambda: not engines(platform), 30, "engines of the deleted model end")
 
 

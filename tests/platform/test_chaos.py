@@ -71,7 +71,7 @@ def two_engines(platform: Platform, tmp_path_factory: pytest.TempPathFactory) ->
     assert done.returncode == 0, done.stderr
     eventually(lambda: len(engines(platform)) == 2, 60, "two engines are ready")
     yield
-    platform.penstock("delete", NAME)
+    platform.delete(NAME)
     eventually(lambda: not engines(platform), 30, "its engines end")
 
 

@@ -46,7 +46,7 @@ def deployed(platform: Platform, tmp_path: Path):
 
     yield deploy
     for name in names:
-        platform.penstock("delete", name)
+        platform.delete(name)
     eventually(
         lambda: not [e for e in platform.items("engines") if e["model"] in names],
         30,

@@ -56,7 +56,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def name(platform: Platform) -> Iterator[str]:
     yield "painted"
-    platform.penstock("delete", "painted")
+    platform.delete("painted")
     eventually(
         lambda: not [e for e in platform.items("engines") if e["model"] == "painted"],
         30,

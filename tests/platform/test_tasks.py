@@ -45,7 +45,7 @@ def deployed(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> It
         assert done.returncode == 0, done.stderr
     yield
     for name in NAMES:
-        platform.penstock("delete", name)
+        platform.delete(name)
     eventually(
         lambda: not [e for e in platform.items("engines") if e["model"] in NAMES],
         30, "engines of the deleted models end",
