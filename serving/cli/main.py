@@ -12,7 +12,9 @@ Exit codes, the same for every command:
     130  interrupted
 """
 
+import os
 import sys
+from contextlib import suppress
 
 import typer
 from typer.exceptions import TyperException
@@ -127,6 +129,10 @@ def run(arguments: list[str] | None = None) -> int:
         return BadRequestError.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
+    except BrokenPipeError:  # whoever reads the output, as `head`, has had enough
+        with suppress(OSError, ValueError):  # at its end Python writes what is left, and fails too
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PenstockError.exit_code
     except Exception as exc:
         if sys.flags.dev_mode:
             raise

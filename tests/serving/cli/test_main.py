@@ -120,3 +120,14 @@ def test_short_commands_load_nothing_heavy() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("how", ["json", "table"])
+def test_output_that_nobody_reads_on_is_no_bug(how: str) -> None:
+    command = [sys.executable, "-m", "serving.cli.main", "catalog", "--output", how]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
