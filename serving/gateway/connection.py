@@ -65,6 +65,11 @@ class Tenant:
         return self._cycle.disconnected or self._connection.transport.is_closing()
 
     @property
+    def is_sending(self) -> bool:
+        """Whether a part of the request is still to come."""
+        return bool(self._cycle.more_body)
+
+    @property
     def full(self) -> bool:
         """Whether more is waiting to be written than the transport likes; `on_room` is called
         when it has gone."""

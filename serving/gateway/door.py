@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from models.errors import BodyTooLargeError, PenstockError
 from serving.gateway.bodies import TenantLeftError
 from serving.gateway.body_budget import BodiesFullError
+from serving.gateway.connection import TENANT, Tenant
 from serving.gateway.errors import Shape, answer_of
 from serving.gateway.ids import new_id
 from serving.logs import get_logger
@@ -52,7 +53,7 @@ class Door:
             if started:
                 raise
             answer = answer_of(error).shaped(shape_of(scope["path"]))
-            if isinstance(error, BodyTooLargeError | BodiesFullError):
+            if isinstance(error, BodyTooLargeError | BodiesFullError) and still_sends(scope):
                 await answer.send_and_drain(receive, send_named)
             else:
                 await answer.send(send_named)
@@ -62,6 +63,12 @@ class Door:
             log.exception("request_crashed", request_id=request_id.decode(), path=scope["path"])
             answer = answer_of(_generic(request_id.decode())).shaped(shape_of(scope["path"]))
             await answer.send(send_named)
+
+
+def still_sends(scope: Scope) -> bool:
+    """Whether a part of the request is still to come; else waiting for it would take long."""
+    tenant: Tenant | None = scope.get(TENANT)
+    return tenant is None or tenant.is_sending
 
 
 def shape_of(path: str) -> Shape:

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from serving.gateway.connection import MAX_HEAD_BYTES, MAX_HEADERS, TenantConnection
+from serving.gateway.surface import MAX_VALUES
 from serving.settings import GatewaySettings
 from tests.serving.gateway import fake_engine
 from tests.serving.gateway.conftest import Gateway, chat, until
@@ -275,6 +276,57 @@ async def test_endless_body_is_refused_and_not_kept(gateway: Gateway) -> None:
     assert sent < 200 * 2**20
     assert process.memory_info().rss - before < 64 * 2**20
     writer.close()
+
+
+async def test_body_that_is_refused_when_it_is_whole_keeps_its_connection(gateway: Gateway) -> None:
+    """Nothing is left to be thrown away: waiting for more would hold it for many seconds."""
+    large = b'{"model": "demo", "prompt": [' + b"," * (MAX_VALUES + 1)
+    first = head(f"Content-Length: {len(large)}", path="/v1/completions") + large
+    second = head(f"Content-Length: {len(BODY)}", "Connection: close") + BODY
+    answer = await gateway.raw(first + second)
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert answer.count(b"HTTP/1.1 200") == 1
+
+
+ODD_HEADERS = (
+    b"Authorization: Bearer \xff\xfe", b"Authorization: Bearer", b"Authorization: ",
+    b"X-Api-Key: \xff", b"X-Api-Key: " + b"k" * 20_000, b"X-Request-Id: \xc3\x28",
+    b"Traceparent: 00-\xff-1-01",
+    b"Traceparent: 00-" + b"0" * 32 + b"-" + b"0" * 16 + b"-zz", b"X-Penstock-Keep-Alive-S: nan",
+    b"X-Penstock-Keep-Alive-S: inf", b"X-Penstock-Keep-Alive-S: -1",
+    b"X-Penstock-Keep-Alive-S: 1e400", b"Content-Type: \xff", b"Content-Encoding: gzip",
+    b"Content-Type: multipart/form-data; boundary=\xff", b"Expect: the impossible",
+)  # fmt: skip
+
+
+async def test_odd_header_is_never_an_error_of_ours(gateway: Gateway) -> None:
+    for line in ODD_HEADERS:
+        given = head(f"Content-Length: {len(BODY)}", "Connection: close")
+        if line.startswith((b"Auth", b"X-Api")):
+            given = given.replace(f"Authorization: Bearer {TENANT_KEY}\r\n".encode(), b"")
+        answer = await gateway.raw(given[:-2] + line + b"\r\n\r\n" + BODY)
+        assert status_of(answer) < 500, line
+
+
+async def test_neighbours_stream_is_whole_whatever_others_send(
+    gateway: Gateway, engine: FakeEngine
+) -> None:
+    engine.script.append(fake_engine.stalls_mid_stream)
+    asked = chat(stream=True)
+    neighbour = asyncio.create_task(gateway.http.post("/v1/chat/completions", json=asked))
+    await until(lambda: engine.running == 1)
+    deep = b"[" * 10_000
+    large = b"100000\r\n" + b"x" * 2**20 + b"\r\n"
+    for bad in (
+        head("X: " + "y" * MAX_HEAD_BYTES),
+        head(f"Content-Length: {len(deep)}", "Connection: close") + deep,
+        head("Transfer-Encoding: chunked", "Connection: close") + large * 4 + b"0\r\n\r\n",
+        head("Content-Length: 5", "Transfer-Encoding: chunked") + BODY,
+        b"\x16\x03\x01\x02\x00" * 1000,
+    ):
+        assert 400 <= status_of(await gateway.raw(bad)) < 500
+    engine.go_on.set()
+    assert (await neighbour).content == b"".join(fake_engine.STREAM)
 
 
 async def floods(engine: FakeEngine, seen: Seen, writer: asyncio.StreamWriter) -> None:
