@@ -121,6 +121,11 @@ def parse() -> argparse.Namespace:
 # --- the platform -----------------------------------------------------------------------------
 
 
+def headers_with(key: str) -> dict[str, str]:
+    """Of a request in JSON, with one of KEYS."""
+    return {"Authorization": f"Bearer {KEYS[key]}", "Content-Type": "application/json"}
+
+
 class Platform:
     """A running platform, as its operator and its tenant see it."""
 
@@ -130,29 +135,18 @@ class Platform:
 
     def admin(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         """Calls the admin API."""
-        connection = http.client.HTTPConnection(self.host, timeout=30)
-        headers = {
-            "Authorization": f"Bearer {KEYS['PENSTOCK_ADMIN_KEY']}",
-            "Content-Type": "application/json",
-        }
-        connection.request(
-            method, f"/admin/v1/{path}", None if body is None else json.dumps(body), headers
-        )
-        answer = connection.getresponse()
-        told: dict[str, Any] = json.loads(answer.read())
-        connection.close()
-        if answer.status >= 300:
-            raise RuntimeError(f"{path}: {told}")
-        return told
+        return self._call(method, f"/admin/v1/{path}", body, "PENSTOCK_ADMIN_KEY", 30)
 
     def tenant(self, path: str, body: object) -> dict[str, Any]:
         """Calls the platform as a tenant, without a stream."""
-        connection = http.client.HTTPConnection(self.host, timeout=PATIENCE_S)
-        headers = {
-            "Authorization": f"Bearer {KEYS['PENSTOCK_API_KEY']}",
-            "Content-Type": "application/json",
-        }
-        connection.request("POST", f"/v1/{path}", json.dumps(body), headers)
+        return self._call("POST", f"/v1/{path}", body, "PENSTOCK_API_KEY", PATIENCE_S)
+
+    def _call(
+        self, method: str, path: str, body: object, key: str, timeout_s: float
+    ) -> dict[str, Any]:
+        connection = http.client.HTTPConnection(self.host, timeout=timeout_s)
+        given = None if body is None else json.dumps(body)
+        connection.request(method, path, given, headers_with(key))
         answer = connection.getresponse()
         told: dict[str, Any] = json.loads(answer.read())
         connection.close()
@@ -167,15 +161,12 @@ class Platform:
 
     def tokens_s(self, body: dict[str, Any]) -> tuple[float | None, float | None]:
         """As `first_token_s`, and seconds to the last token."""
-        headers = {
-            "Authorization": f"Bearer {KEYS['PENSTOCK_API_KEY']}",
-            "Content-Type": "application/json",
-        }
         began_s = time.perf_counter()
         first_s, last_s, ended = None, None, False
         try:
             connection = http.client.HTTPConnection(self.host, timeout=PATIENCE_S)
             stream = json.dumps(body | {"stream": True})
+            headers = headers_with("PENSTOCK_API_KEY")
             connection.request("POST", "/v1/chat/completions", stream, headers)
             for line in connection.getresponse():
                 if line.startswith(b"data: {") and b'"content"' in line:
@@ -190,7 +181,7 @@ class Platform:
     def is_served(self) -> bool:
         """Whether the gateway knows the model."""
         connection = http.client.HTTPConnection(self.host, timeout=PATIENCE_S)
-        headers = {"Authorization": f"Bearer {KEYS['PENSTOCK_API_KEY']}"}
+        headers = headers_with("PENSTOCK_API_KEY")
         connection.request("GET", f"/v1/models/{MODEL}", headers=headers)
         answer = connection.getresponse()
         answer.read()
