@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from models.errors import PenstockError
 from models.manifest import Goal
 from models.profile_measured import Paired
-from serving.tuning.pace import KEPT, PAIR_RUNG, Pace
+from serving.tuning.pace import KEPT, Pace
 from serving.tuning.scoring import Score, paired, score
 from serving.tuning.space import combined
 from serving.tuning.trials import Journal, Runner, Settings, Trial, TrialError
@@ -139,16 +139,17 @@ class Search:
     async def _compare(self, best: Settings) -> Paired | None:
         """Runs of the best and of the defaults in turn; every other pair begins with the latter."""
         values: list[tuple[float, float]] = []
+        rung = self._pace.pair_rung()
         for number in range(self.wish.pairs):
             names = [("best", best), ("defaults", DEFAULTS)]
             order = names if number % 2 == 0 else names[::-1]
-            keys = {name: f"{PAIR}-{_digest(best)}-{number}-{name}" for name, _ in names}
+            keys = {name: f"{PAIR}-{_digest(best)}-{rung}-{number}-{name}" for name, _ in names}
             is_begun = any(self.journal.get(key) is not None for key in keys.values())
-            if not is_begun and not self._pace.has_room_for_pair():
+            if not is_begun and not self._pace.has_room_for_pair(rung):
                 break
             found: dict[str, Score] = {}
             for name, settings in order:
-                trial = await self._trial(keys[name], settings, PAIR_RUNG, number)
+                trial = await self._trial(keys[name], settings, rung, number)
                 self._pace.note_pair(trial.took_s)
                 found[name] = self._score(trial)
             values.append((found["best"].value, found["defaults"].value))

@@ -20,7 +20,9 @@ BESIDE = 2
 LEAST_ARMS = 3
 """Of the first rung, also where no later one could be finished."""
 PAIR_RUNG = 1
-"""The rung whose length trials of the comparison have."""
+"""The rung whose length trials of the comparison have, where time allows."""
+LEAST_PAIRS = 5
+"""With less time than so many take, the comparison has trials of the first rung's length."""
 PAIRS_SHARE = 0.5
 """Of the budget, that is kept for the comparison at most."""
 MARGIN = 1.25
@@ -82,7 +84,12 @@ class Pace:
             total_s += self.price_s(rung) * width
         return total_s
 
-    def has_room_for_pair(self) -> bool:
-        """Whether the budget has room for one more pair."""
-        one_s = median_low(self._pairs) if self._pairs else self.price_s(PAIR_RUNG)
+    def pair_rung(self) -> int:
+        """The rung whose length trials of the comparison have, asked when it begins."""
+        wanted_s = 2 * min(LEAST_PAIRS, self.pairs) * self.price_s(PAIR_RUNG)
+        return PAIR_RUNG if self.spent_s + wanted_s <= self.budget_s else 0
+
+    def has_room_for_pair(self, rung: int) -> bool:
+        """Whether the budget has room for one more pair of that length."""
+        one_s = median_low(self._pairs) if self._pairs else self.price_s(rung)
         return self.spent_s + 2 * one_s <= self.budget_s

@@ -241,3 +241,13 @@ async def test_search_ends_with_its_launcher_and_blames_no_trial(tmp_path: Path)
     kept = Journal(tmp_path / "trials.jsonl").trials()
     assert [trial.failure for trial in kept] == [None] * 5
     assert (await found(FakeMachine(), tmp_path)).paired is not None
+
+
+async def test_slow_machine_with_little_time_still_compares(tmp_path: Path) -> None:
+    """Seven trials are all that fit: three arms, and two pairs."""
+    machine = FakeMachine(start_s=30.0, second_a_round=2.0)
+    outcome = await found(machine, tmp_path, budget_s=240.0)
+    assert outcome.best
+    assert outcome.paired is not None
+    assert outcome.paired.pairs == 2
+    assert machine.now_s - 1000.0 <= 240.0

@@ -54,7 +54,13 @@ def test_the_first_trial_always_fits_and_few_arms_where_only_few_can() -> None:
 
 def test_pairs_are_priced_by_what_pairs_took() -> None:
     found = pace(100.0, budget_s=150.0)
-    assert not found.has_room_for_pair()
+    assert not found.has_room_for_pair(1)
     found.note_pair(5.0)
     found.note_pair(5.0)
-    assert found.has_room_for_pair()
+    assert found.has_room_for_pair(1)
+
+
+def test_pairs_are_short_where_few_long_ones_would_fit() -> None:
+    assert pace(5.0).pair_rung() == 1
+    assert pace(33.0, 33.0, 33.0, budget_s=240.0).pair_rung() == 0
+    assert pace(20.0, budget_s=100.0, pairs=1).pair_rung() == 1
