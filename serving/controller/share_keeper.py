@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from sqlalchemy import and_, delete, insert, select, update
+from sqlalchemy import and_, delete, func, insert, or_, select, update
 
 from serving.controller.changes import stopped_within
 from serving.controller.database import DatabaseError
@@ -16,6 +16,8 @@ from serving.shares import FIELD_OF, MeterKind, ShareReply, ShareReport
 
 WRITE_S = 1.0
 """What was spent is stored this often: so much of it is forgotten where the whole machine dies."""
+
+DAY_S = 86_400.0
 
 SEPARATOR = "|"
 
@@ -30,7 +32,7 @@ class ShareKeeper:
         self._identities = identities
         self._limits_version = -1
         self._limits = identities.limits()
-        self._restored = False
+        self._forgotten = ""
         self.book = ShareBook(self._limit_of, began_s=time.monotonic())
 
     def report(self, report: ShareReport) -> ShareReply:
@@ -46,10 +48,8 @@ class ShareKeeper:
         Raises:
             DatabaseError: If the database does not answer.
         """
-        today = time.strftime("%Y-%m-%d", time.gmtime())
+        await self.forget(time.time())
         async with self._store.transaction() as db:
-            old = and_(SPENT.c.period != today, SPENT.c.period != today[:7])
-            await db.execute(delete(SPENT).where(old))
             rows = (await db.execute(select(SPENT))).all()
         self.book.restore((*_of_row(row.meter_id, row.period), row.amount) for row in rows)
 
@@ -58,7 +58,27 @@ class ShareKeeper:
         while not await stopped_within(stop, WRITE_S):
             self.book.drop_stale(time.monotonic())
             await self.write()
+            try:
+                await self.forget(time.time())
+            except DatabaseError as exc:
+                log.warning("budgets_not_forgotten", error=str(exc))
         await self.write()
+
+    async def forget(self, at: float) -> None:
+        """Once a day, drops the budgets' days and months that ended more than a day before `at`
+        (Unix seconds): gateways may still tell of later ones.
+
+        Raises:
+            DatabaseError: If the database does not answer; it is tried again with the next call.
+        """
+        day = time.strftime("%Y-%m-%d", time.gmtime(at - DAY_S))
+        if day == self._forgotten:
+            return
+        days = and_(func.length(SPENT.c.period) == len(day), SPENT.c.period < day)
+        async with self._store.transaction() as db:
+            await db.execute(delete(SPENT).where(or_(days, SPENT.c.period < day[:7])))
+        self.book.forget(lambda period: period < (day if len(period) == len(day) else day[:7]))
+        self._forgotten = day
 
     async def write(self) -> None:
         """Stores what changed; tried again later where that is not possible."""

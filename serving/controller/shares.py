@@ -69,6 +69,11 @@ class ShareBook:
         for meter_id, gateway, used in rows:
             self.spent.setdefault(meter_id, {})[gateway] = used
 
+    def forget(self, is_past: Callable[[str], bool]) -> None:
+        """Drops what was used of budgets in periods that are long over."""
+        self.spent = {one: used for one, used in self.spent.items() if not is_past(one[2])}
+        self.changed = {one for one in self.changed if not is_past(one[0][2])}
+
     def settle(self) -> None:
         """All gateways that hold shares have told of them."""
         self._settled_s = float("-inf")

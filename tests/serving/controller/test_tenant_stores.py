@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+from sqlalchemy import select
 
 from models.errors import ConflictError
 from serving.controller import audit
@@ -17,6 +18,7 @@ from serving.controller.limit_store import LimitStore
 from serving.controller.price_store import PriceStore
 from serving.controller.share_keeper import ShareKeeper
 from serving.controller.store import Store
+from serving.controller.tenancy_tables import SPENT
 from serving.controller.tenants import Tenants
 from serving.identities import Role
 from serving.limits import LimitSpec
@@ -128,3 +130,26 @@ async def test_budgets_outlive_the_controller(store: Store) -> None:
     second.book.settle()
     (share,) = second.report(spend("gw-2", 0)).shares
     assert share.granted == 3 * 10**11
+
+
+async def test_budgets_of_days_and_months_that_are_over_are_forgotten(store: Store) -> None:
+    identities = Identities(store)
+    keeper = ShareKeeper(store, identities)
+    periods = ("2026-10", "2026-11", "2026-10-30", "2026-10-31", "2026-11-01")
+    for period in periods:
+        kind = MeterKind.MONTH if len(period) == 7 else MeterKind.DAY
+        meter = ("limit-1", kind, period)
+        keeper.book.restore([(meter, "gw-1", 1)])
+        keeper.book.changed.add((meter, "gw-1"))
+    await keeper.write()
+
+    async def kept() -> tuple[list[str], list[str]]:
+        async with store.transaction() as db:
+            rows = (await db.execute(select(SPENT.c.period))).scalars().all()
+        return sorted(period for _, _, period in keeper.book.spent), sorted(rows)
+
+    first_of_november = 1_793_491_200.0
+    await keeper.forget(first_of_november + 60)  # yesterday's may still be told of
+    assert await kept() == (sorted(set(periods) - {"2026-10-30"}),) * 2
+    await keeper.forget(first_of_november + 86_400 + 60)
+    assert await kept() == (["2026-11", "2026-11-01"],) * 2
