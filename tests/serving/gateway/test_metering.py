@@ -179,13 +179,18 @@ async def test_gateway_that_ends_without_the_controller_leaves_its_journal_to_a_
     await until(lambda: not left.exists())
 
 
+def dead_journal(settings: GatewaySettings) -> Journal:
+    """The open journal of a gateway beside ours."""
+    journal = Journal(settings.gateway_state_dir / FOLDER / "gw-dead")
+    journal.open()
+    return journal
+
+
 async def test_journal_of_a_gateway_that_was_killed_is_settled_by_a_successor(
     make_gateway: Callable[[GatewaySettings], Gateway], settings: GatewaySettings,
     controller: FakeController,
 ) -> None:  # fmt: skip
-    folder = settings.gateway_state_dir / FOLDER / "gw-dead"
-    dead = Journal(folder)
-    dead.open()
+    dead = dead_journal(settings)
     waiting, answered = visit(), visit()
     for one in (waiting, answered):
         dead.append(reserved(one, CALL, 1e9))
@@ -201,34 +206,30 @@ async def test_journal_of_a_gateway_that_was_killed_is_settled_by_a_successor(
     await until(lambda: len(controller.usage) == 2)
     assert controller.usage[waiting.usage_id].status is UsageStatus.FAILED
     assert controller.usage[answered.usage_id].status is UsageStatus.UNKNOWN
-    await until(lambda: not folder.exists())
+    await until(lambda: not dead.folder.exists())
 
 
 async def test_journal_of_another_version_is_put_aside_and_the_rest_is_used(
     make_gateway: Callable[[GatewaySettings], Gateway], settings: GatewaySettings,
     controller: FakeController,
 ) -> None:  # fmt: skip
-    folder = settings.gateway_state_dir / FOLDER / "gw-dead"
-    dead = Journal(folder)
-    dead.open()
+    dead = dead_journal(settings)
     dead.append(reserved(visit(), CALL, 1e9))
     await dead.close(delete=False)
-    strange = folder / "00000000.segment"
+    strange = dead.folder / "00000000.segment"
     strange.write_bytes(b"PENSTJNL\x09\x00" + b"whatever" * 20)
     gateway = make_gateway(settings)
     await gateway.start(ready=False)
     await until(lambda: len(controller.usage) == 1)
-    await until(lambda: not (folder / "lock").exists())
-    assert [path.name for path in folder.iterdir()] == ["00000000.segment.aside"]
+    await until(lambda: not (dead.folder / "lock").exists())
+    assert [path.name for path in dead.folder.iterdir()] == ["00000000.segment.aside"]
 
 
 async def test_torn_journal_counts_its_loss(
     make_gateway: Callable[[GatewaySettings], Gateway], settings: GatewaySettings,
     controller: FakeController,
 ) -> None:  # fmt: skip
-    folder = settings.gateway_state_dir / FOLDER / "gw-dead"
-    dead = Journal(folder)
-    dead.open()
+    dead = dead_journal(settings)
     dead.append(reserved(visit(), CALL, 1e9))
     _, segment = dead.append(reserved(visit(), CALL, 1e9))
     os.pwrite(segment.fd, b"\0" * 9, segment.end - 9)
