@@ -14,6 +14,7 @@ from pathlib import Path
 from serving import logs
 from serving.engine import lifeline, shared_memory, versions
 from serving.engine.child import LIFELINE_VARIABLE
+from serving.engine.reasoning import parser_named_in
 from serving.engine.vllm_adapter import EXEC_MODULE, execute_share, record_outputs
 
 shared_memory.name_after(Path(os.environ["TMPDIR"]))
@@ -28,7 +29,7 @@ if __name__ == "__main__":
     logging.getLogger("penstock").setLevel(logging.INFO)
     build = versions.installed()
     if build is not None and build.reach.recorder:
-        record_outputs()
+        record_outputs(parser_named_in(sys.argv[1:]))
     else:
         # Usage is then what the gateway delivered and read in the answers.
         logs.get_logger("penstock.engine").warning("no_recorder", build=str(build))

@@ -103,13 +103,15 @@ class Recorder:
         self._words[layout.word(slot, layout.SLOT_CACHED)] += cached
         self._words[layout.PROMPT] += prompt
 
-    def produce(self, request_id: str, completion: int) -> None:
-        """The engine has made tokens for a request."""
+    def produce(self, request_id: str, completion: int, reasoning: int = 0) -> None:
+        """The engine has made tokens for a request, `reasoning` of them before its answer."""
         slot = self._slot_of.get(request_id)
         if slot is None:
             self._words[layout.OTHER_COMPLETION] += completion
             return
         self._words[layout.word(slot, layout.SLOT_COMPLETION)] += completion
+        if reasoning:
+            self._words[layout.word(slot, layout.SLOT_REASONING)] += reasoning
         self._words[layout.COMPLETION] += completion
 
     def engine_counts(self, prompt: int, completion: int) -> None:

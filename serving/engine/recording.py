@@ -8,10 +8,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from serving.engine import recorder
+from serving.engine.reasoning import Readers
+
+READER = "penstock_reader"
+"""What a request's state in vLLM is given: it lives as long as that."""
 
 
-def hook(processor: type[Any]) -> None:
-    """Wraps `add_request` and `process_outputs` of vLLM's OutputProcessor (0.32.0)."""
+def hook(processor: type[Any], readers: Readers | None = None) -> None:
+    """Wraps `add_request` and `process_outputs` of vLLM's OutputProcessor (0.32.0).
+
+    Args:
+        processor: The class.
+        readers: Tell reasoning from answers, where the model has a parser for it.
+    """
     ordinary_add, ordinary_process = processor.add_request, processor.process_outputs
 
     def add_request(self: Any, request: Any, *args: Any, **named: Any) -> None:
@@ -19,6 +28,8 @@ def hook(processor: type[Any]) -> None:
         if (counts := recorder.of_this_process()) is not None:
             name = getattr(request, "external_req_id", None) or request.request_id
             counts.admit(request.request_id, name)
+            if readers is not None:
+                _begin_to_read(self, request, readers)
 
     def process_outputs(
         self: Any,
@@ -39,7 +50,10 @@ def hook(processor: type[Any]) -> None:
         for output, state, first in zip(outputs, states, fresh, strict=True):
             if state is None:
                 continue
-            counts.produce(output.request_id, len(output.new_token_ids))
+            made = output.new_token_ids
+            reader = None if readers is None else getattr(state, READER, None)
+            reasoning = 0 if reader is None else reader.count(made)
+            counts.produce(output.request_id, len(made), reasoning)
             if first:
                 # Further answers to one prompt (`n`) are no further prompts to who pays.
                 payer = output.request_id if state.request_index == 0 else ""
@@ -50,6 +64,16 @@ def hook(processor: type[Any]) -> None:
 
     processor.add_request = add_request
     processor.process_outputs = process_outputs
+
+
+def _begin_to_read(processor: Any, request: Any, readers: Readers) -> None:
+    """Only what vLLM itself parses has reasoning; plain completions, say, have none."""
+    arguments = getattr(request, "reasoning_parser_kwargs", None)
+    state = processor.request_states.get(request.request_id)
+    if arguments is None or state is None or hasattr(state, READER):
+        return
+    prompt, ended = request.prompt_token_ids or [], getattr(request, "reasoning_ended", None)
+    setattr(state, READER, readers.reader(processor.tokenizer, arguments, prompt, ended))
 
 
 def _engine_counts(stats: Any) -> tuple[int, int]:

@@ -18,13 +18,13 @@ import sys
 import tempfile
 import uuid
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from models.errors import BadRequestError, UnavailableError, UpstreamError
-from serving.engine import causes, recording, shared_memory, shared_steps, warm_modules
+from serving.engine import causes, reasoning, recording, shared_memory, shared_steps, warm_modules
 from serving.engine.child import Mark
 from serving.engine.facade import Facade
 from serving.engine.guard import TOKEN_VARIABLE
@@ -137,7 +137,7 @@ def serve(arguments: Sequence[str], listener: socket.socket, mark: Mark) -> None
     _name_what_ranks_share()
     if args.headless:
         serve_share(args, lambda: mark(StartPhase.ENGINE_READY))
-    record_outputs()
+    record_outputs(args.reasoning_parser)
     _share_steps()
     uvloop.run(_serve(args, listener, mark))
 
@@ -384,11 +384,22 @@ def _inspect_imported_models_here() -> None:
     registry._LazyRegisteredModel.inspect_model_cls = inspect_model_cls
 
 
-def record_outputs() -> None:
-    """Has this process' engine count its attempts, where its host asks for that."""
+def record_outputs(reasoning_parser: str | None) -> None:
+    """Has this process' engine count its attempts, where its host asks for that.
+
+    Args:
+        reasoning_parser: The model's, by vLLM's name; none: it does not reason.
+    """
     from vllm.v1.engine.output_processor import OutputProcessor
 
-    recording.hook(OutputProcessor)
+    def make(tokenizer: Any, arguments: Mapping[str, Any]) -> Any:
+        from vllm.reasoning import ReasoningParserManager
+
+        parser = ReasoningParserManager.get_reasoning_parser(str(reasoning_parser))
+        return parser(tokenizer, **arguments)
+
+    readers = reasoning.Readers(reasoning_parser, make) if reasoning_parser else None
+    recording.hook(OutputProcessor, readers)
 
 
 def _share_steps() -> None:

@@ -287,3 +287,35 @@ async def test_full_disk_loses_counts_and_says_so(
     await reader.step()
     assert (controller.rows, controller.batches[0].totals.lost) == ({}, 1)
     recorder.close()
+
+
+async def test_reasoning_is_part_of_what_was_made(
+    path: Path, reader: RecorderReader, controller: Controller
+) -> None:
+    recorder = Recorder(path)
+    recorder.begin(name(1))
+    recorder.admit("internal-1", f"chatcmpl-{name(1)}")
+    for reasoning in (2, 1, 0):
+        recorder.produce("internal-1", 2, reasoning)
+    recorder.produce("another's", 9, 9)
+    recorder.close()  # it dies with it
+    await reader.step()
+    assert (controller.rows[name(1)].completion, controller.rows[name(1)].reasoning) == (6, 3)
+
+
+async def test_clock_that_is_set_back_costs_no_attempt_and_no_share(
+    path: Path, reader: RecorderReader, controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wall_ns = [2 * 10**18]
+    monkeypatch.setattr("serving.engine.recorder.time.time_ns", lambda: wall_ns[0])
+    recorder = Recorder(path)
+    recorder.begin(name(1))
+    wall_ns[0] -= 10**18
+    recorder.produce("other", 1)
+    recorder.end(name(1))
+    await reader.step()
+    row = controller.rows[name(1)]
+    assert row.share_s is not None
+    assert row.share_s >= 0
+    assert row.ended_at == 1e9
+    recorder.close()
