@@ -114,7 +114,7 @@ async def play(plan: Plan, folder: Path) -> list[str]:
     try:
         await platform.start()
         client = Client(platform.urls)
-        keys = await _make_keys(platform, plan.per_min)
+        keys = await make_keys(platform, plan.per_min)
         seen = await _load(plan, client, keys)
         found = _rate_faults(plan, seen, list(keys))
         found += await _refund_faults(platform, client)
@@ -129,7 +129,7 @@ async def play(plan: Plan, folder: Path) -> list[str]:
             redis.kill()
 
 
-async def _make_keys(platform: Platform, per_min: int) -> dict[str, str]:
+async def make_keys(platform: Platform, per_min: int) -> dict[str, str]:
     """Makes limited keys; of each its id and its secret. Waits until both gateways know them."""
     keys = {}
     for number in range(KEYS):
