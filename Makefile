@@ -68,6 +68,10 @@ test-metering: setup ## kill -9 of everything, thrice on each database; then all
 test-outage: setup ## PostgreSQL away for ten minutes under load (METERING_FLAGS="--away-s 30")
 	$(BIN)/python -m tests.metering.outage $(METERING_FLAGS)
 
+.PHONY: test-memory
+test-memory: setup ## memory over 200,000 metered requests, 10 min (METERING_FLAGS="--requests 50000")
+	$(BIN)/python -m tests.metering.memory $(METERING_FLAGS)
+
 .PHONY: test-limits
 test-limits: setup ## 50 keys at twice their limit, two gateways (LIMITS_FLAGS="--store redis")
 	$(BIN)/python -m tests.metering.limits $(LIMITS_FLAGS)
