@@ -1,7 +1,9 @@
 """What each part is told: the settings it needs, and nobody's keys."""
 
 import json
+import threading
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -119,3 +121,32 @@ def test_each_further_build_has_a_launcher_of_its_own_that_hosts_know(plan: Blue
     told = json.loads(both.ray().environment["PENSTOCK_BUILD_SOCKETS"])
     assert told == {"old": old.environment["PENSTOCK_LAUNCHER_SOCKET"]}
     assert told["old"] != own.environment["PENSTOCK_LAUNCHER_SOCKET"]
+
+
+class Healthy(BaseHTTPRequestHandler):
+    """Is well, and knows nothing else."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/health" else 404)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Says nothing."""
+
+
+def test_gateway_and_controller_are_asked_for_their_health(
+    plan: Blueprint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Healthy) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        asked = replace(plan, ports=PORTS | dict.fromkeys(PORTS, server.server_port))
+        assert asked.gateway(1.0).is_alive()
+        assert asked.controller().is_alive()
+        server.shutdown()
+        serving.join()
+        # From now on the kernel accepts, and nobody answers.
+        monkeypatch.setattr("serving.cli.blueprint.ALIVE_TIMEOUT_S", 0.05)
+        assert not asked.gateway(1.0).is_alive()
+    assert not asked.controller().is_alive()
+    assert asked.ray().is_alive()
