@@ -143,14 +143,20 @@ async def test_openai_client_sees_the_413_of_a_body_of_20_mb(gateway: Gateway) -
     assert caught.value.code == "body_too_large"
 
 
-async def test_chunked_body_of_20_mb_is_a_413_too(gateway: Gateway, engine: FakeEngine) -> None:
+@pytest.mark.parametrize(
+    ("path", "connection"),
+    [(PATH, None), ("/v1/completions", "close")],  # a chat may have media: it is read whole
+)
+async def test_chunked_body_of_20_mb_is_a_413_too(
+    gateway: Gateway, engine: FakeEngine, path: str, connection: str | None
+) -> None:
     async def parts() -> AsyncIterator[bytes]:
         for _ in range(20):
             yield b"x" * 1_000_000
 
-    answer = await gateway.http.post(PATH, content=parts())
+    answer = await gateway.http.post(path, content=parts())
     assert_openai_shape(answer, 413, "body_too_large")
-    assert answer.headers["connection"] == "close"
+    assert answer.headers.get("connection") == connection
     assert not engine.seen
 
 
