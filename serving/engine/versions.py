@@ -32,8 +32,8 @@ TABLE: Mapping[tuple[int, int], Reach] = {
     # (`entrypoints.launchers`), so nothing runs in our process. There are the entry point, `serve
     # --headless`, each flag that `arguments` gives and each variable of the environment; and the
     # methods, states and counts that `recording` reads. Other than 0.32 it does not take back what
-    # speculation has produced beyond a stop string, which is then counted. tests/serving/engine holds
-    # both against a list of its names; docs/guides/gpu-check.md says what of it ran.
+    # speculation has produced beyond a stop string, which is then counted.
+    # Tests hold this against a list of its names; docs/guides/gpu-check.md says what of it ran.
     (0, 26): Reach(in_process=False, recorder=True),
 }
 """By major and minor version; any other is started by its public entry point alone."""
