@@ -8,17 +8,18 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-readonly PART=$1
+readonly PART=$1 TRIES=${TRY:-both}
 shift
+unset TRY # it is nothing to a test that runs this script
 
 tests() { .venv/bin/python -m pytest -o "cache_dir=.pytest_cache/$PART" "$@"; }
 
 rc=0
-if [[ ${TRY:-both} != second ]]; then
+if [[ $TRIES != second ]]; then
     tests "$@" || rc=$?
     case $rc in
         0 | 5) exit 0 ;; # 5: `-k` left nothing of this part
-        1) [[ ${TRY:-both} == both ]] || exit 1 ;;
+        1) [[ $TRIES == both ]] || exit 1 ;;
         *) exit "$rc" ;;
     esac
 fi
