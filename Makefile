@@ -79,7 +79,7 @@ test-limits: setup ## 50 keys at twice their limit, two gateways (LIMITS_FLAGS="
 .PHONY: fuzz
 fuzz: setup ## 50,000 odd requests against a gateway (FUZZ_REQUESTS=n FUZZ_SEED=n)
 	FUZZ_REQUESTS=$${FUZZ_REQUESTS:-50000} FUZZ_SEED=$${FUZZ_SEED:-$$RANDOM} \
-	$(BIN)/python -m pytest -rP tests/serving/gateway/test_fuzz.py $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest tests/serving/gateway/test_fuzz.py $(PYTEST_FLAGS)
 
 .PHONY: check
 check: setup ## ruff, mypy --strict, import-linter
