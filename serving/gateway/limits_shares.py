@@ -57,7 +57,10 @@ class SharedMeters:
         self.is_down = False
 
     async def take(self, wanted: Sequence[Demand]) -> list[Reserved] | Shortage:
-        """As Source; waits for a share that is about to grow."""
+        """As Source; waits for a share that is about to grow.
+
+        A controller that says nothing of a share within WAIT_S is as good as away.
+        """
         at = self._clock()
         shortage = find_shortage(wanted, at)
         if shortage is not None and shortage.may_grow(at):
@@ -68,7 +71,7 @@ class SharedMeters:
             finally:
                 for demand in wanted:
                     demand.meter.short -= demand.amount
-        if shortage is not None and shortage.unknown and self.is_down:
+        if shortage is not None and shortage.unknown and not shortage.never:
             if self._when_down is WhenDown.DENY:
                 raise LimitStoreDownError("limits cannot be checked at the moment")
             shortage = find_shortage(wanted, self._clock(), unheld_is_ours=True)
