@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from serving.engine import recorder_file as layout
 from serving.engine.recorder import PATH_VARIABLE
 from serving.engine.recorder_file import Slot, State
 from tests.serving.engine.real import Engine, Launcher, kill, spawned
+from tests.serving.engine.tiny_model import THINK
 
 pytestmark = pytest.mark.engine
 
@@ -180,3 +183,93 @@ def test_attempts_of_a_killed_engine_are_known(
     assert slot.completion >= seen - 1, "the first event bears the role alone"
     assert slot.ended_at == 0
     assert slot.prompt > 0
+
+
+@pytest.fixture(scope="module")
+def thinker_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("thinker") / "e3.recorder"
+
+
+@pytest.fixture(scope="module")
+def thinking_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("thinking") / "tiny"
+    command = [sys.executable, "-m", "tests.serving.engine.tiny_model", str(folder), "--thinks"]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def thinker(vllm_launcher: Launcher, thinking_model: Path, thinker_path: Path) -> Iterator[Engine]:
+    """An engine whose model reasons: it makes random letters, and now and then a mark."""
+    log_path = thinker_path.with_suffix(".log")
+    environment = {PATH_VARIABLE: str(thinker_path)}
+    with spawned(
+        vllm_launcher, thinking_model, log_path, environment=environment, reasoning_parser="qwen3"
+    ) as forked:
+        forked.wait_until_ready()
+        yield forked
+
+
+def letters(model: Path) -> list[int]:
+    """The ids of some letters."""
+    vocabulary = json.loads((model / "tokenizer.json").read_text())["model"]["vocab"]
+    return [vocabulary[letter] for letter in "abcdefghijklmnop"]
+
+
+def mark(model: Path) -> int:
+    """The id by which reasoning ends."""
+    vocabulary = json.loads((model / "tokenizer.json").read_text())["model"]["vocab"]
+    return int(vocabulary[THINK[1]])
+
+
+def wait_for(path: Path, attempt_id: str) -> Slot:
+    """The attempt once it has ended."""
+    deadline_s = time.monotonic() + 60
+    while (slot := slots(path).get(attempt_id)) is None or not slot.ended_at:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    return slot
+
+
+def test_reasoning_is_counted_as_vllm_says_of_whole_answers(
+    thinker: Engine, thinking_model: Path, thinker_path: Path
+) -> None:
+    random = {"temperature": 1.0, "ignore_eos": True, "max_tokens": 24, "return_token_ids": True,
+              "allowed_token_ids": [*letters(thinking_model), mark(thinking_model)]}  # fmt: skip
+    plain = {"chat_template_kwargs": {"enable_thinking": False}}
+    cases = [body(seed=seed, **random) for seed in range(6)]
+    cases += [body(seed=7, n=2, **random), body(seed=8, **random, **plain)]
+    cases += [{"model": "tiny", "prompt": "one", "seed": 9, **random}]
+    ended = 0
+    for number, case in enumerate(cases, start=200):
+        path = "/v1/completions" if "prompt" in case else CHAT
+        with thinker.client() as http:
+            answer = http.post(path, json=case, headers={"x-request-id": name(number)}).json()
+        slot = wait_for(thinker_path, name(number))
+        told = answer["usage"].get("completion_tokens_details") or {"reasoning_tokens": 0}
+        made = [choice["token_ids"] for choice in answer["choices"]]
+        before = [ids[: ids.index(mark(thinking_model))] if mark(thinking_model) in ids else ids
+                  for ids in made]  # fmt: skip
+        wanted = 0 if case == cases[-1] or case == cases[-2] else sum(map(len, before))
+        assert (slot.completion, slot.reasoning) == (sum(map(len, made)), wanted), made
+        assert told["reasoning_tokens"] == wanted
+        ended += before != made
+    assert ended > 1, "the mark is one of 17 tokens, in 24 of them"
+
+
+def test_reasoning_of_an_answer_that_was_cut_is_counted(
+    thinker: Engine, thinking_model: Path, thinker_path: Path
+) -> None:
+    endless = body(stream=True, max_tokens=200, ignore_eos=True,
+                   allowed_token_ids=letters(thinking_model))  # fmt: skip
+    with (
+        thinker.client() as http,
+        http.stream("POST", CHAT, json=endless, headers={"x-request-id": name(300)}) as answer,
+    ):
+        seen = 0
+        for line in answer.iter_lines():
+            seen += '"reasoning' in line
+            if seen == 5:
+                break
+    slot = wait_for(thinker_path, name(300))
+    assert 5 <= slot.reasoning == slot.completion < 200

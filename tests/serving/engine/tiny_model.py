@@ -9,28 +9,32 @@ import argparse
 from pathlib import Path
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+THINK = ["<think>", "</think>"]
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
 
-def write(folder: Path, seed: int = 0, spread: float = 0.02) -> None:
+def write(folder: Path, seed: int = 0, spread: float = 0.02, *, thinks: bool = False) -> None:
     """Writes configuration, tokenizer and safetensors weights of about 0.3M parameters.
 
     With a spread of 0.02, as before a training, one token follows another for ever; with 0.2 the
-    text goes on and on, and shows each error of the arithmetic.
+    text goes on and on, and shows each error of the arithmetic. One that `thinks` has the marks of
+    reasoning among its tokens.
     """
     import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {symbol: index for index, symbol in enumerate([*SPECIAL, *alphabet])}
+    marks = THINK if thinks else []
+    vocabulary = {symbol: index for index, symbol in enumerate([*SPECIAL, *alphabet, *marks])}
     core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     core.add_special_tokens(SPECIAL)
+    core.add_tokens([AddedToken(mark, normalized=False, special=False) for mark in marks])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )
@@ -61,5 +65,6 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--spread", type=float, default=0.02)
+    parser.add_argument("--thinks", action="store_true")
     options = parser.parse_args()
-    write(options.folder, options.seed, options.spread)
+    write(options.folder, options.seed, options.spread, thinks=options.thinks)
