@@ -177,7 +177,10 @@ async def measure(args: argparse.Namespace, report: Report) -> None:
                 process.cpu_affinity(cores[1:])
                 for peer in peers.values():
                     peer.pin(cores[0])
-            extent = Extent(args.seconds, args.thousand_gap_ms, args.rounds, report.streams)
+            first_ms = ENGINE_FIRST_MS if args.features else 0
+            extent = Extent(
+                args.seconds, args.thousand_gap_ms, args.rounds, report.streams, first_ms
+            )
             report.bench = Bench(extent, peers, url, cores[1:])
         if report.bench is not None:
             await _rounds(args, report, report.bench, peers)
@@ -260,7 +263,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--only", nargs="+", choices=NAMES, help="leave the others out")
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="leave the others out")
     add("--features", action="store_true",
-        help="ours alone: limits, metering, prices and budgets on against off")  # fmt: skip
+        help="ours alone: limits, metering, prices and budgets on against off, before an upstream "
+        f"that takes {ENGINE_FIRST_MS} ms for its first token")  # fmt: skip
     add("--quick", action="store_true", help="one short round: whether it runs, not what it says")
     add("--peers", type=Path, help="folder of the peers' environments; installed there if missing")
     add("--thousand-gap-ms", type=int, default=200, help="between chunks of the 1,000 streams")

@@ -113,6 +113,7 @@ class Extent:
     thousand_gap_ms: int
     rounds: int
     streams: tuple[int, ...]
+    first_ms: int = 0  # that the upstream takes for a stream's first token
 
 
 class Bench:
@@ -134,7 +135,7 @@ class Bench:
         plan = Plan(
             url=peer.url if peer else self._direct, key=peer.key if peer else "none",
             streams=streams, seconds=self._extent.seconds, warm_s=1.5,
-            gap_us=round(1e6 / PACE_PER_S),
+            gap_us=round(1e6 / PACE_PER_S), first_ms=self._extent.first_ms,
         )  # fmt: skip
         return replace(plan, **changes)  # type: ignore[arg-type]
 
