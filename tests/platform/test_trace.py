@@ -1,6 +1,7 @@
 """A cold start on a real platform is traced from the request to its first token."""
 
 import json
+from contextlib import suppress
 
 import httpx
 import psutil
@@ -14,6 +15,7 @@ pytestmark = pytest.mark.engine
 
 HELLO = [{"role": "user", "content": "Hello"}]
 TOLERANCE = 0.02
+TRIES = 3
 RARE = (StartPhase.NODE_STARTED, StartPhase.HOST_STARTED, StartPhase.FETCHED)
 PHASES = [phase.value for phase in StartPhase if phase not in RARE]
 
@@ -76,19 +78,25 @@ def test_wake_that_waits_for_rays_next_host_tells_of_it(
     platform: Platform, client: OpenAI, admin: httpx.Client
 ) -> None:
     hosts = platform.items("hosts")
+    gone: set[str] = set()
     assert admin.post("/models", json=MANIFEST).is_success
     try:
         eventually(lambda: "traced" in [m.id for m in client.models.list()], 10, "it is listed")
-        for host in hosts:
-            psutil.Process(host["pid"]).kill()
-        # A first try may go to a host that nobody knows to be dead; the request waits all the same.
-        assert client.chat.completions.create(model="traced", messages=HELLO, max_tokens=1).choices
-        phases = phases_that_add_up(whole_start(platform, "traced"))
+        for _ in range(TRIES):
+            for host in platform.items("hosts"):
+                gone.add(host["host_id"])
+                with suppress(psutil.NoSuchProcess):
+                    psutil.Process(host["pid"]).kill()
+            # A first try may go to a host that nobody knows to be dead; the request waits still.
+            done = client.chat.completions.create(model="traced", messages=HELLO, max_tokens=1)
+            assert done.choices
+            phases = phases_that_add_up(whole_start(platform, "traced"))
+            if StartPhase.HOST_STARTED in phases:
+                break  # else a host that was on its way already took it
         assert phases[:4] == ["demand_seen", "decided", "host_started", "bound"]
         assert phases[4:] == PHASES[3:]
     finally:
         assert admin.delete("/models/traced").is_success
-        gone = {host["host_id"] for host in hosts}
 
         def are_replaced() -> bool:
             now = {host["host_id"] for host in platform.items("hosts")}
