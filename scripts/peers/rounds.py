@@ -102,7 +102,10 @@ async def drive(
         raise RoundError(f"the load ended with {process.returncode}")
     if peer is not None and not peer.serves:
         raise RoundError(f"{peer.name} has died")
-    return Findings(**json.loads(last)), marks[1] - marks[0]
+    try:
+        return Findings(**json.loads(last)), marks[1] - marks[0]
+    except json.JSONDecodeError:
+        raise RoundError("what the load found was cut off") from None
 
 
 @dataclass(frozen=True)
