@@ -400,8 +400,8 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def wait_until(check: Any, what: str) -> None:
-    """Polls until the check holds.
+def wait_until(check: Any, what: str, each_s: float = 0.2) -> None:
+    """Polls until the check holds, with so long between two tries.
 
     Raises:
         RuntimeError: If it does not in time.
@@ -410,7 +410,7 @@ def wait_until(check: Any, what: str) -> None:
     while not check():
         if time.monotonic() > deadline_s:
             raise RuntimeError(f"not in time: {what}")
-        time.sleep(0.2)
+        time.sleep(each_s)
 
 
 if __name__ == "__main__":

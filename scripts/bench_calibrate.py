@@ -196,8 +196,7 @@ def start_beside(running: live.Platform) -> list[float]:
 
 def stop_s(running: live.Platform) -> float:
     """Waits for the model to sleep: seconds from that decision until no host has its engine."""
-    while not running.is_asleep():
-        time.sleep(SAMPLE_S / 5)
+    live.wait_until(running.is_asleep, "asleep", SAMPLE_S / 5)
     now_at = time.time()
     last = running.admin("GET", f"models/{live.MODEL}/decisions?limit=1")["items"][-1]
     return max(0.0, now_at - datetime.fromisoformat(last["at"]).timestamp())

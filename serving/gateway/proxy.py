@@ -284,11 +284,11 @@ class Proxy:
         try:
             async with posting as reply:
                 if reply.status >= 300:
-                    body = without_tokens(await reply.error_body(), lane.route)
+                    said = await reply.error_body()
                     if endpoint.route.external and reply.status in FULL:
                         lane.pause(endpoint, rest_s(reply.found))  # the quota is not the tenant's
                         return Verdict.BUSY
-                    return await self._refused(reply.status, body, visit, send)
+                    return await self._refused(reply.status, said, lane, visit, send)
                 if reply.streams:
                     return await self._stream(call, reply, lane, visit, way, tenant, send)
                 body = await reply.whole_body()
@@ -305,7 +305,10 @@ class Proxy:
         await self._answer(Answer(reply.status, body, headers), visit, send)
         return Verdict.ANSWERED
 
-    async def _refused(self, status: int, body: bytes, visit: Visit, send: Send) -> Verdict:
+    async def _refused(
+        self, status: int, said: bytes, lane: Lane, visit: Visit, send: Send
+    ) -> Verdict:
+        body = without_tokens(said, lane.route)
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             return Verdict.BUSY
         if status >= 500 and status != HTTPStatus.NOT_IMPLEMENTED:
@@ -351,8 +354,7 @@ class Proxy:
             chunk = lines.feed(arrived)
         chunk, error = split_at_error(chunk)
         if error and not chunk:
-            error = without_tokens(error, lane.route)
-            return await self._refused(status_in_error(error), error, visit, send)
+            return await self._refused(status_in_error(error), error, lane, visit, send)
         self._note_first_byte(lane, visit)
         await way.cleared()
         await self._start_stream(reply, visit, send)

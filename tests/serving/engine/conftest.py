@@ -1,23 +1,19 @@
 """Real engines for the engine tier: the launcher imports vLLM once for all tests."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.serving.engine.real import Launcher, start_launcher
+from tests.serving.engine.tiny_model import write_apart
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny random Qwen3."""
-    folder = tmp_path_factory.mktemp("weights") / "tiny"
-    command = [sys.executable, "-m", "tests.serving.engine.tiny_model", str(folder)]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    return folder
+    return write_apart(tmp_path_factory.mktemp("weights") / "tiny")
 
 
 @pytest.fixture(scope="session")

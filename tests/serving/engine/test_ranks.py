@@ -4,7 +4,6 @@ import contextlib
 import os
 import secrets
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from serving.engine.gang import gang_environment
 from serving.engine.launch_protocol import Reached, SpawnRequest
 from serving.protocol import GangPlace, StartPhase
 from tests.serving.engine.real import TOKEN, Engine, Launcher, kill, spawned, start_launcher
+from tests.serving.engine.tiny_model import write_apart
 
 pytestmark = pytest.mark.engine
 only_long = pytest.mark.skipif(os.environ.get("LONG_TESTS") != "1", reason="of `make test-long`")
@@ -56,10 +56,7 @@ class Home:
 @pytest.fixture(scope="module")
 def lively_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model whose text goes on and on."""
-    folder = tmp_path_factory.mktemp("weights") / "lively"
-    command = [sys.executable, "-m", "tests.serving.engine.tiny_model", str(folder)]
-    subprocess.run([*command, "--spread", "0.2"], check=True, capture_output=True, timeout=120)
-    return folder
+    return write_apart(tmp_path_factory.mktemp("weights") / "lively", "--spread", "0.2")
 
 
 @pytest.fixture(scope="module")

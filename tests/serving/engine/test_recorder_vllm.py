@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +15,7 @@ from serving.engine import recorder_file as layout
 from serving.engine.recorder import PATH_VARIABLE
 from serving.engine.recorder_file import Slot, State
 from tests.serving.engine.real import Engine, Launcher, kill, spawned
-from tests.serving.engine.tiny_model import THINK
+from tests.serving.engine.tiny_model import THINK, write_apart
 
 pytestmark = pytest.mark.engine
 
@@ -192,10 +190,7 @@ def thinker_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def thinking_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("thinking") / "tiny"
-    command = [sys.executable, "-m", "tests.serving.engine.tiny_model", str(folder), "--thinks"]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    return folder
+    return write_apart(tmp_path_factory.mktemp("thinking") / "tiny", "--thinks")
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,11 @@
 """Writes a tiny Qwen3 with random weights and a byte-level tokenizer, for tests of engines.
 
-Run as `python -m tests.serving.engine.tiny_model FOLDER [--seed N]`: the caller then needs neither
-torch nor transformers in its own process. The weights say nothing sensible, but at temperature 0
-the same thing each time.
+The weights say nothing sensible, but at temperature 0 the same thing each time.
 """
 
 import argparse
+import subprocess
+import sys
 from pathlib import Path
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -14,6 +14,19 @@ CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+
+def write_apart(folder: Path, *flags: str) -> Path:
+    """Writes it in a process of its own, so that the caller needs neither torch nor transformers;
+    returns the folder.
+
+    Args:
+        folder: Of the model.
+        flags: As on this module's command line: `--seed`, `--spread`, `--thinks`.
+    """
+    command = [sys.executable, "-m", "tests.serving.engine.tiny_model", str(folder), *flags]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    return folder
 
 
 def write(folder: Path, seed: int = 0, spread: float = 0.02, *, thinks: bool = False) -> None:
