@@ -143,8 +143,13 @@ def test_request_id_is_echoed_and_reaches_the_engine(client: OpenAI, platform) -
     ours = raw.parse().id.removeprefix("chatcmpl-")  # the attempt's, which nobody else can choose
     eventually(lambda: ours in platform.penstock("logs", "guide").stdout, 5, "the engine names it")
     usage_id = ours.rpartition("-")[0]
-    log = (platform.data_dir / "logs" / "gateway.log").read_text()
-    (line,) = [line for line in log.splitlines() if request_id in line and '"answered"' in line]
+    log = platform.data_dir / "logs" / "gateway.log"
+
+    def answered() -> list[str]:
+        lines = log.read_text().splitlines()
+        return [line for line in lines if request_id in line and '"answered"' in line]
+
+    (line,) = eventually(answered, 5, "the gateway logs the answer")
     assert usage_id in line
 
 

@@ -30,6 +30,7 @@ from tests.processes import pid_is_alive, still_alive
 
 START_TIMEOUT_S = 180
 END_TIMEOUT_S = 60
+LOG_TIMEOUT_S = 30
 TOKEN = "token-of-the-test"
 
 
@@ -158,6 +159,14 @@ class Engine:
             if isinstance(event, Exited):
                 return event
         raise AssertionError(self.events)
+
+    def log_with(self, text: str) -> str:
+        """The log, as soon as it says `text`: an engine logs a request after it has answered it."""
+        deadline = time.monotonic() + LOG_TIMEOUT_S
+        while text not in (log := self.log_path.read_text()):
+            assert time.monotonic() < deadline, log
+            time.sleep(0.05)
+        return log
 
     def assert_gone(self) -> None:
         """No process of the engine is left, whoever has to reap it."""
