@@ -20,18 +20,12 @@ from models.config_fields import load_config
 from models.config_json import read_architecture, weights_of
 from models.errors import BadRequestError, ManifestError, NotFoundError
 from models.faults import faults_of
-from models.manifest import (
-    EngineSpec,
-    Manifest,
-    Name,
-    ResourcesSpec,
-    ScalingSpec,
-    Source,
-    Strict,
-    parse_manifest,
-)
+from models.manifest import EngineSpec, Manifest, Name, Source, parse_manifest
 from models.precision import Precision
+from models.resources_spec import ResourcesSpec
+from models.scaling_spec import ScalingSpec
 from models.sources import BUILTINS
+from models.strict import Strict
 
 FOLDER = Path(__file__).parent / "catalog"
 

@@ -5,23 +5,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationError, WithJsonSchema, model_validator
 
 from models.adapters_spec import LoraSpec, check_names
 from models.endpoints_spec import EXTERNAL, EndpointSpec
 from models.errors import ManifestError
 from models.faults import faults_of
+from models.resources_spec import ResourcesSpec
 from models.rollout_spec import RolloutSpec
-from models.schedule import ScheduleSpec, bounds_at
+from models.scaling_spec import ScalingSpec
 from models.sources import Access, is_fetched
+from models.strict import Strict
 from models.tasks import Task
 from models.weights_spec import WeightsSpec, check_source
 
@@ -58,12 +52,6 @@ Source = Annotated[
 EngineArgument = str | int | float | bool
 Goal = Literal["throughput", "latency", "balanced"]
 """What an engine is tuned for."""
-
-
-class Strict(BaseModel):
-    """Unknown keys are refused; an accepted manifest never changes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class EngineSpec(Strict):
@@ -117,109 +105,6 @@ class EngineSpec(Strict):
             if plain in taken:
                 raise ValueError(f"args.{name} is set by Penstock; use the manifest's own field")
         return self
-
-
-class ResourcesSpec(Strict):
-    """What one engine needs of a machine."""
-
-    accelerator: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")] = "cpu"
-    """`cpu`, or the accelerator's name in lower case: `h200`, `gb200`, `h100`, `a100`, ..."""
-    gpus: int = Field(default=0, ge=0, le=64)
-    """Accelerators of one engine; 0 on a CPU."""
-    tensor_parallel: int = Field(default=1, ge=1, le=64)
-    """Ranks over which each layer is split."""
-    pipeline_parallel: int = Field(default=1, ge=1, le=64)
-    """Stages over which the layers are split."""
-    hosts: int = Field(default=1, ge=1, le=64)
-    """Hosts of one engine, which share its accelerators and ranks evenly: a gang, of which the
-    first one serves. All of them are bound at once, or none."""
-    memory_gib: float = Field(default=2.0, gt=0, le=8192)
-    """Host memory of one engine in GiB: its start is refused where less is free."""
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        for name, of_all in (("ranks", self.ranks), ("gpus", self.gpus)):
-            if of_all % self.hosts:
-                raise ValueError(f"{of_all} {name} cannot be shared evenly by {self.hosts} hosts")
-        if self.accelerator == "cpu":
-            if self.gpus:
-                raise ValueError("gpus must be 0 where accelerator is cpu")
-        elif self.gpus == 0:
-            raise ValueError(f"gpus must be at least 1 where accelerator is {self.accelerator}")
-        elif self.ranks > self.gpus:
-            raise ValueError(
-                f"tensor_parallel x pipeline_parallel = {self.ranks} ranks, but gpus is {self.gpus}"
-            )
-        return self
-
-    @property
-    def ranks(self) -> int:
-        """Processes that compute, of one engine on all its hosts."""
-        return self.tensor_parallel * self.pipeline_parallel
-
-    @property
-    def pool(self) -> str:
-        """Name of the pool whose hosts have this shape: `cpu`, `h200x1`, `h200x8`, ..."""
-        if self.accelerator == "cpu":
-            return "cpu"
-        return f"{self.accelerator}x{self.gpus // self.hosts}"
-
-
-class SloSpec(Strict):
-    """What a tenant may expect of each request; the autoscaler buys no more engines than that."""
-
-    ttft_s: float = Field(default=2.0, gt=0, le=3600)
-    """Time to the first token in seconds, from the gateway's door: queue and cold start count."""
-    tpot_s: float = Field(default=0.1, gt=0, le=60)
-    """Mean time of each further token in seconds."""
-    attainment: float = Field(default=0.99, gt=0, lt=1)
-    """Share of the requests for which both shall hold."""
-
-
-class ScalingSpec(Strict):
-    """How many engines the model has, and when."""
-
-    min: int = Field(default=0, ge=0, le=1000)
-    """Engines that run even when nobody asks."""
-    max: int = Field(default=1, ge=1, le=1000)
-    """Engines that run at most."""
-    idle_timeout_s: float = Field(default=300.0, ge=0.5, le=604_800)
-    """Seconds without a request after which the model goes down to `min`."""
-    idle: Literal["stop", "sleep-host", "sleep-discard"] = "stop"
-    """What becomes of an engine that is not needed: it is stopped, or sleeps on its GPUs with its
-    weights in the host's memory or thrown away, until another model needs the host. A sleeper wakes
-    in a second or a few, and its GPUs are not free. On GPUs only."""
-    slo: SloSpec = SloSpec()
-    """What a tenant may expect of each request."""
-    keep_alive_s: float | None = Field(default=None, ge=0.5, le=3600)
-    """After how many seconds a streaming client that waits for an engine is told so by SSE comments
-    (then its status is 200, and a failure an SSE error); by default only clients who ask for it by
-    the header `x-penstock-keep-alive-s`."""
-    headroom: float = Field(default=0.1, ge=0, le=0.9)
-    """Share of each engine that steady load leaves free."""
-    priority: int = Field(default=0, ge=-1000, le=1000)
-    """Who gets a host first where models compete for a pool: the higher one. `min` of others is
-    never taken."""
-    schedule: tuple[ScheduleSpec, ...] = Field(default=(), max_length=50)
-    """Bounds that hold at certain hours, or when a cron expression says so; of windows that
-    overlap, the last one listed counts."""
-    paused: bool = False
-    """The autoscaler leaves the number of engines as it is, within the bounds."""
-
-    @model_validator(mode="after")
-    def _is_a_range(self) -> Self:
-        if self.min > self.max:
-            raise ValueError(f"min ({self.min}) must not be above max ({self.max})")
-        return self
-
-    def bounds_at(self, at: float) -> tuple[int, int]:
-        """`min` and `max` as the schedule has them at a moment, in Unix seconds."""
-        return bounds_at(self.schedule, self.min, self.max, at)
-
-    @property
-    def most(self) -> int:
-        """The largest number of engines that any hour allows."""
-        return max(self.max, *(w.max or w.min or 0 for w in self.schedule), 0)
 
 
 class AdapterSpec(Strict):

@@ -18,7 +18,8 @@ from pydantic import Field, ValidationError, model_validator
 from models.catalog import Entry, Task, entries
 from models.errors import BadRequestError
 from models.faults import faults_of
-from models.manifest import EngineArgument, EngineSpec, Goal, Manifest, Name, Strict
+from models.manifest import EngineArgument, EngineSpec, Goal, Manifest, Name
+from models.strict import Strict
 
 FOLDER = Path(__file__).parent / "profiles"
 COMMON = "common"

@@ -13,8 +13,9 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import Field, model_validator
 
-from models.manifest import EngineArgument, Goal, Name, Strict
+from models.manifest import EngineArgument, Goal, Name
 from models.profile import read_file
+from models.strict import Strict
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 

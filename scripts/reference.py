@@ -14,7 +14,9 @@ from typer.cli import get_docs_for_click
 from typer.main import get_command
 
 from models import architectures
-from models.manifest import EngineSpec, Manifest, ResourcesSpec, ScalingSpec, SloSpec
+from models.manifest import EngineSpec, Manifest
+from models.resources_spec import ResourcesSpec
+from models.scaling_spec import ScalingSpec, SloSpec
 from models.schedule import ScheduleSpec
 from models.weights_spec import WeightsSpec
 from serving import metrics, settings

@@ -9,7 +9,7 @@ from autoscaler.fleet import EngineModel
 from autoscaler.rehearse import Recording, recording_of, rehearse
 from autoscaler.simulate import Outcome
 from models.errors import PenstockError
-from models.manifest import ScalingSpec
+from models.scaling_spec import ScalingSpec
 from serving.cli.client import AdminClient
 from serving.cli.rehearsal import HOURS, USUAL_START_S, engine_of, hosts_of, spec_at
 from serving.costs import Recommendation, Trial

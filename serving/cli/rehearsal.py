@@ -10,8 +10,9 @@ from autoscaler.rehearse import recording_of, rehearse
 from autoscaler.simulate import Outcome
 from autoscaler.snapshot import Spec
 from models.errors import BadRequestError, ModelNotFoundError
-from models.manifest import Manifest, ScalingSpec
+from models.manifest import Manifest
 from models.profile import with_profile
+from models.scaling_spec import ScalingSpec
 from serving.cli import output
 from serving.cli.client import AdminClient
 from serving.scaling import CapacityView

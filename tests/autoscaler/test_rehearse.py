@@ -5,7 +5,7 @@ import pytest
 from autoscaler.fleet import EngineModel
 from autoscaler.rehearse import USUAL_OUTPUT, recording_of, rehearse
 from autoscaler.snapshot import Spec
-from models.manifest import ScalingSpec
+from models.scaling_spec import ScalingSpec
 
 ENGINE = EngineModel(slots=8, prefill_tps=2000.0, step_ms=5.0, step_ms_per_seq=2.0)
 
