@@ -66,6 +66,7 @@ class Shipping:
         self._link = link
         self._metrics = metrics
         self._gateway_id = journal.folder.name
+        self._stuck: dict[str, str] = {}  # why journals cannot be taken over, by folder, as logged
 
     async def run(self) -> None:
         """Ships what is settled, and adopts orphaned journals, until it is cancelled.
@@ -123,13 +124,29 @@ class Shipping:
     async def adopt(self) -> None:
         """Takes over the journals of gateways that died: settles, sends and removes them.
 
+        One that cannot be read is told in the log, kept, and looked at again the next time; the
+        others do not wait for it.
+
         Raises:
             UnreachableError: If the controller did not take them; they are kept.
         """
         own = self._journal.folder
-        for folder in sorted(own.parent.iterdir()) if own.parent.is_dir() else ():
-            if folder != own and folder.is_dir() and not folder.name.startswith("."):
-                await self._adopt(folder)
+        folders = sorted(own.parent.iterdir()) if own.parent.is_dir() else []
+        self._stuck = {path: why for path, why in self._stuck.items() if Path(path) in folders}
+        for folder in folders:
+            if folder == own or folder.name.startswith("."):
+                continue
+            try:
+                if folder.is_dir():
+                    await self._adopt(folder)
+                self._stuck.pop(str(folder), None)
+            except UnreachableError:
+                raise
+            except Exception as exc:
+                reason = f"{type(exc).__name__}: {exc}"
+                if self._stuck.get(str(folder)) != reason:  # each reason once: we try again soon
+                    self._stuck[str(folder)] = reason
+                    log.exception("journal_not_taken_over", folder=str(folder), reason=reason)
 
     async def _adopt(self, folder: Path) -> None:
         try:

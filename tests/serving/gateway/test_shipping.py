@@ -5,9 +5,10 @@ from pathlib import Path
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from serving.background import cancel
-from serving.gateway.journal import Journal
+from serving.gateway.journal import LOCK, Journal
 from serving.gateway.shipping import Shipping
 from serving.gateway.telemetry import GatewayMetrics
 from serving.metered import UsageReceipt
@@ -46,3 +47,53 @@ async def test_shipping_goes_on_after_a_fault_of_our_own(
     assert not shipping.done()
     await cancel(shipping)
     await journal.close(delete=True)
+
+
+class Taking:
+    """A link that takes everything."""
+
+    def __init__(self) -> None:
+        self.rows: list[str] = []
+
+    async def usage(self, body: bytes) -> UsageReceipt:
+        rows = [row["usage_id"] for row in orjson.loads(body)["rows"]]
+        self.rows += rows
+        return UsageReceipt(new=len(rows))
+
+
+async def left_behind(folder: Path) -> str:
+    """The journal of a gateway that died after one request; returns the request's name."""
+    journal, one = Journal(folder), visit()
+    journal.open()
+    for record in life(one):
+        journal.append(record)
+    await journal.close(delete=False)
+    return one.usage_id
+
+
+async def test_journal_that_cannot_be_read_keeps_no_other_from_being_taken_over(
+    tmp_path: Path,
+) -> None:
+    first, second, third = [await left_behind(tmp_path / f"gw-{n}") for n in (1, 2, 3)]
+    lock, segment = tmp_path / "gw-1" / LOCK, tmp_path / "gw-2" / "00000001.segment"
+    lock.unlink()
+    lock.mkdir()
+    segment.rename(tmp_path / "kept")
+    segment.mkdir()
+    link = Taking()
+    shipping = Shipping(Journal(tmp_path / "gw-own"), link, GatewayMetrics())
+    with capture_logs() as logged:
+        for _ in range(2):
+            await shipping.adopt()
+    assert link.rows == [third]
+    assert not (tmp_path / "gw-3").exists()
+    told = [line["folder"] for line in logged if line["event"] == "journal_not_taken_over"]
+    assert told == [str(tmp_path / "gw-1"), str(tmp_path / "gw-2")]  # once, and not at each look
+
+    lock.rmdir()
+    lock.touch()
+    segment.rmdir()
+    (tmp_path / "kept").rename(segment)
+    await shipping.adopt()
+    assert sorted(link.rows) == sorted([first, second, third])
+    assert [path.name for path in tmp_path.iterdir()] == []
