@@ -51,7 +51,6 @@ async def undo(
         )
     if manifest == model.manifest:
         return Applied(model=name, revision=model.revision, changed=False)
-    here.loop.rollouts.skip(name)
     result = await here.registry.apply(
         manifest,
         deed.at,
@@ -59,6 +58,8 @@ async def undo(
         author=deed.actor.name,
         note=audit.noting(deed, "model.undo", name, before=model.manifest, after=manifest),
     )
+    # Before the loop can look at it: nothing was awaited since the registry has it.
+    here.loop.rollouts.skip(name, result.revision)
     here.events.record(
         "rolled_back", f"revision {result.revision} is revision {number} again", model=name
     )

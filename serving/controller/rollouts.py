@@ -29,7 +29,7 @@ class Rollouts:
         self._why: dict[str, str] = {}
         self._leaving: dict[str, str] = {}  # why the new revision goes, until the old one is back
         self._revisions: dict[str, int] = {}  # as they were when last looked at
-        self._at_once: set[str] = set()
+        self._at_once: dict[str, int] = {}  # revisions that take over without a canary
         self._models: dict[str, DeployedModel] = {}
 
     # --- what happens -------------------------------------------------------------------------
@@ -45,9 +45,9 @@ class Rollouts:
             else:
                 self._canaries[one.model] = one
 
-    def skip(self, model: str) -> None:
-        """The next revision of the model takes over at once, whatever its manifest says."""
-        self._at_once.add(model)
+    def skip(self, model: str, revision: int) -> None:
+        """That revision, just deployed, takes over at once, whatever its manifest says."""
+        self._at_once[model] = revision
 
     def hear(self, report: DemandReport) -> None:
         """A gateway tells how attempts ended."""
@@ -93,7 +93,7 @@ class Rollouts:
             for name, held in self._held.items()
             if name in self._models and self._models[name].has_engine_of(held)
         }
-        self._at_once &= self._models.keys()
+        self._at_once = {n: at for n, at in self._at_once.items() if n in self._models}
 
     def step(
         self, starts: Callable[[str], Starts], ready: Mapping[str, set[int]], now: float
@@ -250,8 +250,7 @@ class Rollouts:
         name, spec = model.name, model.manifest.rollout.canary
         canary = self._canaries.get(name)
         stable = before if canary is None else canary.stable
-        at_once = name in self._at_once
-        self._at_once.discard(name)
+        at_once = self._at_once.pop(name, None) == model.revision
         if canary is not None and model.has_engine_of(canary.candidate) and spec is not None:
             self._canaries[name] = replace(canary, candidate=model.revision)
             return

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from models.errors import ModelFailedError
 from serving.cli import output
@@ -360,6 +362,43 @@ async def serving(served: Served) -> list[ServedHost]:
     await first.report(EnginePhase.READY)
     await served.route_that(lambda route: bool(route.endpoints))
     return sorted(hosts, key=lambda host: host is not first)
+
+
+async def test_undo_that_fails_spares_no_later_revision_its_canary(
+    served: Served, database_url: str
+) -> None:
+    await serving(served)
+    await served.deploy(scaling={**ALWAYS, "max": 2})
+    engine = create_async_engine(database_url)
+    async with engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE revisions RENAME TO away"))
+    failed = await served.admin.post("/admin/v1/models/guide/rollout/undo")
+    assert failed.status_code == 503
+    async with engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE away RENAME TO revisions"))
+    await engine.dispose()
+    assert (await served.deploy(**other())).json()["revision"] == 3
+    rollouts = served.controller.loop.rollouts
+    async with asyncio.timeout(30):
+        while (canary := rollouts.of("guide")) is None:  # noqa: ASYNC110  # the loop runs by itself
+            await asyncio.sleep(0.01)
+    assert (canary.stable, canary.candidate) == (2, 3)
+
+
+async def test_undo_goes_past_the_canary_that_its_manifest_asks_for(world: World) -> None:
+    await old_and_new(world)
+    rollouts = world.loop.rollouts
+    assert rollouts.of("guide") is not None
+    await world.deploy(scaling={"min": 1, "max": 2, "idle_timeout_s": 600})
+    world.run()
+    await world.deploy(**other())
+    rollouts.skip("guide", 3)  # of another revision than the one that came
+    world.run()
+    assert rollouts.of("guide") is not None
+    await world.deploy(**other(engine={"max_num_seqs": 10}))
+    rollouts.skip("guide", 5)
+    world.run()
+    assert rollouts.of("guide") is None
 
 
 def follow(served: Served, revision: int) -> ModelView:
