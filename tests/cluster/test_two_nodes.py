@@ -233,6 +233,8 @@ def test_rays_ports_are_the_rendered_ones_and_ask_for_the_token(cluster: Cluster
     headers = {"Authorization": f"Bearer {RAY_TOKEN}"}
     told = httpx.get(url, headers=headers, timeout=30, trust_env=False)
     assert told.json()["applications"]["penstock-cpu"]["status"] == "RUNNING"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((head, 10001))  # Ray Client's server, which nobody needs
 
 
 def test_helm_test_passes(cluster: Cluster) -> None:

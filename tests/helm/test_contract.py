@@ -1,7 +1,9 @@
 """What the chart starts is what the code has: modules, settings, ports, Pod Security."""
 
+import importlib
 import importlib.util
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -142,9 +144,18 @@ def test_gateways_reach_engines_but_none_of_rays_ports() -> None:
     allowed = [range(p["port"], p["endPort"] + 1) for p in from_gateways["ports"]]
     (cluster,) = of_kind("h200", "RayCluster")
     start = cluster["spec"]["workerGroupSpecs"][0]["rayStartParams"]
-    rays = {int(v) for k, v in start.items() if k.endswith("port")} | {6379, 8265, 10001, 52365}
+    rays = {int(v) for k, v in start.items() if k.endswith("port")} | {6379, 8265, 52365}
     assert not any(port in ports for port in rays for ports in allowed)
     assert all(40_000 in ports or 60_000 in ports for ports in allowed)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_the_head_starts_no_server_for_rays_client(scenario: str) -> None:
+    (head,) = pod_specs(scenario)["head"]["containers"]
+    module, _, name = environment(head)["RAY_START_HOOK"].rpartition(".")
+    params = SimpleNamespace(ray_client_server_port=10001)  # Ray's own default
+    getattr(importlib.import_module(module), name)(params, True)
+    assert params.ray_client_server_port is None
 
 
 def test_every_pod_label_of_a_policy_exists() -> None:
