@@ -126,7 +126,8 @@ class ControllerSettings(Settings):
     """A host that has not reported for this long is lost."""
     unknown_usage: Literal["bill", "forgive"] = "forgive"
     """Of a request whose gateway died when its answer may have begun to leave, nobody knows what
-    the tenant got: bill what the engines made of it, or nothing."""
+    the tenant got: bill what the engines made of it (of a server that others run, the prompt), or
+    nothing."""
     usage_retention_days: float = Field(default=400.0, gt=0)
     """How long the rows of single requests are kept; the sums of each hour stay."""
     start_timeout_s: float = Field(default=180.0, gt=0)

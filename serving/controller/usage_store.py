@@ -73,7 +73,7 @@ class UsageStore:
 
     async def add_usage(self, rows: Sequence[UsageRow], now: float) -> int:
         """Stores rows; those that are known already change nothing. Returns how many were new."""
-        by_id = {row.usage_id: row for row in rows}
+        by_id = {row.usage_id: self._by_rule(row) for row in rows}
         if not by_id:
             return 0
         book = await self._book()
@@ -182,6 +182,13 @@ class UsageStore:
             result = await db.execute(update(USAGE).where(unsaid).values(engine_share_s=_SHARE))
             return result.rowcount
 
+    def _by_rule(self, row: UsageRow) -> UsageRow:
+        """The row as it counts: nothing is owed for what nobody knows, where that is the rule."""
+        if row.status is not UsageStatus.UNKNOWN or self._rule == "bill":
+            return row
+        nothing = {field.name: 0 for field in _TOKENS}
+        return row.model_copy(update={"known": True, **nothing})
+
     async def _book(self) -> PriceBook:
         return PriceBook(await PriceStore(self._store).token_prices())
 
@@ -190,8 +197,6 @@ class UsageStore:
         values["status"] = row.status.value
         values["attempt_id"] = f"{row.usage_id}-{row.attempts}"
         values["stored_at"] = now
-        if row.status is UsageStatus.UNKNOWN and self._rule == "forgive":
-            values["known"] = True
         values["price"] = _charge(row, _tokens(row), book) if values["known"] else None
         return values
 

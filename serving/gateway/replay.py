@@ -6,8 +6,10 @@
     settled    when it is over                 the whole row of usage
 
 Of a request that its gateway did not live to settle, this much can be known: where nothing was
-opened no byte has left, and it costs nothing. Else nobody knows how much of it the tenant got.
-After a crash of the whole machine the last records may be missing: nothing is known then.
+opened no byte has left, and it costs nothing. Else nobody knows how much of it the tenant got: at
+most what its engine's recorder counted. A server elsewhere has no recorder: no more than the
+prompt is certain, as it was guessed, and nobody will tell more. After a crash of the whole machine
+the last records may be missing: nothing is known then.
 """
 
 from collections.abc import Iterable
@@ -39,6 +41,7 @@ class _Open:
     engine_id: str = ""
     revision: int = 0
     opened: bool = False
+    guess: int | None = None  # tokens of the prompt; None where its engine has a recorder
 
 
 def reserved(visit: Visit, call: Call, at: float) -> bytes:
@@ -52,10 +55,13 @@ def reserved(visit: Visit, call: Call, at: float) -> bytes:
 
 def attempt(visit: Visit) -> bytes:
     """The record of a request that is about to be sent to an engine."""
-    return orjson.dumps({
+    record: dict[str, object] = {
         "k": "a", "u": visit.usage_id, "n": visit.attempts, "e": visit.engine_id,
         "v": visit.revision,
-    })  # fmt: skip
+    }  # fmt: skip
+    if not visit.is_recorded:
+        record["p"] = visit.prompt_guess
+    return orjson.dumps(record)
 
 
 def opened(usage_id: str) -> bytes:
@@ -99,6 +105,7 @@ def _take(
             one = open_.setdefault(usage_id, _Open())
             one.attempts, one.revision = int(str(fields["n"])), int(str(fields["v"]))
             one.engine_id = str(fields["e"])
+            one.guess = int(str(fields["p"])) if "p" in fields else None
         case "o":
             open_.setdefault(usage_id, _Open()).opened = True
         case other:
@@ -117,5 +124,6 @@ def _orphan(usage_id: str, one: _Open, *, machine_crashed: bool) -> UsageRow:
         "attempts": one.attempts,
         "engine_id": one.engine_id,
         "revision": one.revision,
-        "known": not unknown,
+        "prompt": one.guess or 0 if unknown else 0,
+        "known": not unknown or one.guess is not None,
     })  # fmt: skip

@@ -18,6 +18,7 @@ from serving.controller.price_store import PriceStore
 from serving.controller.store import Store
 from serving.controller.usage_buckets import BucketQuery, page_of_usage
 from serving.controller.usage_queries import Span
+from serving.controller.usage_rules import UnknownRule
 from serving.controller.usage_store import UsageStore
 from serving.controller.usage_tables import ATTEMPTS, USAGE
 from serving.identities import Role
@@ -124,6 +125,19 @@ async def test_usage_that_nobody_can_know_is_forgiven_if_the_operator_says_so(st
     await usage.add_attempts(batch(attempt(1)), AT)
     assert await usage.resolve() == 0
     assert (await sums(store))[3] == 0
+
+
+@pytest.mark.parametrize(("rule", "prompt"), [("bill", 10), ("forgive", 0)])
+async def test_unknown_usage_at_a_server_elsewhere_is_its_prompt_by_the_operators_rule(
+    store: Store, rule: UnknownRule, prompt: int
+) -> None:
+    usage = UsageStore(store, rule)
+    await usage.add_usage([row(1, status="unknown", cached=0, completion=0)], AT)
+    assert await usage_queries.unresolved(store) == {}
+    (view,) = await usage_queries.sums_by(store, GroupBy.MODEL, ALL_TIME)
+    assert (view.unknown, view.prompt_tokens, view.completion_tokens) == (1, prompt, 0)
+    (stored,) = [one async for one in usage_queries.export(store, ALL_TIME)]
+    assert (stored.status, stored.known, stored.prompt) == ("unknown", True, prompt)
 
 
 async def test_price_is_charged_at_settlement_and_no_later_price_changes_it(store: Store) -> None:

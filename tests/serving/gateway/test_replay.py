@@ -58,6 +58,24 @@ def test_request_of_which_bytes_may_have_left_is_unknown() -> None:
     assert (row.attempts, row.engine_id, row.revision) == (2, "e2", 3)
 
 
+def test_request_at_a_server_elsewhere_waits_for_no_recorder() -> None:
+    records = life(visit(is_recorded=False, prompt_guess=9))
+    for left, crashed in ((records[:3], False), (records[:2], True)):
+        (row,) = replay.replay(left, machine_crashed=crashed).orphans
+        assert (row.status, row.known) == (UsageStatus.UNKNOWN, True)
+        assert (row.prompt, row.completion) == (9, 0)
+    (row,) = replay.replay(records[:2], machine_crashed=False).orphans
+    assert (row.status, row.known, row.prompt) == (UsageStatus.FAILED, True, 0)
+
+
+def test_only_the_last_server_counts_where_a_request_had_several() -> None:
+    before = visit(is_recorded=False, prompt_guess=9, attempts=1)
+    records = life(visit(usage_id=before.usage_id))
+    records.insert(1, replay.attempt(before))
+    (row,) = replay.replay(records[:4], machine_crashed=False).orphans
+    assert (row.attempts, row.known, row.prompt) == (2, False, 0)
+
+
 def test_request_whose_last_records_the_machine_may_have_lost_is_unknown() -> None:
     (row,) = replay.replay(life(visit())[:1], machine_crashed=True).orphans
     assert (row.status, row.known) == (UsageStatus.UNKNOWN, False)
