@@ -26,7 +26,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import bench_autoscale as live
+import live_platform as live
 from calibrate_fit import (
     IDLE_TIMEOUT_S,
     SLOTS,
