@@ -21,7 +21,8 @@ def gateway(
     ] = False,
 ) -> None:
     """Run a gateway here, as the PENSTOCK_* settings say; or replace the workers of the one that
-    runs. Each worker is a gateway of its own towards the controller, all share one port."""
+    runs. Each worker is a gateway of its own towards the controller, all share one port; one that
+    died, or gave no sign of life for a minute, is replaced."""
     from serving.gateway import workers  # heavy: it brings the whole server
 
     if reload:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 FLAG = "--worker"
 
 READY = b"1"
-"""What a worker writes when it serves."""
+"""What a worker writes when it serves, and again for as long as it does (`pulse`)."""
 
 PATIENCE_S = 5.0
 """How long a worker waits for its first table of models and keys before it takes requests, where
@@ -18,7 +18,7 @@ class Handover:
     """The descriptors."""
 
     listening: int  # where to accept connections
-    ready: int  # where to write READY
+    ready: int  # where to write READY, and to beat
     life: int  # at its end of file the supervisor is gone
 
     def arguments(self) -> list[str]:

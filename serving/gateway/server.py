@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import os
 import signal
 import socket
 import time
@@ -12,7 +11,8 @@ from fastapi import FastAPI
 
 from models.errors import ConflictError
 from serving.gateway.connection import TenantConnection
-from serving.gateway.handover import READY, Handover
+from serving.gateway.handover import Handover
+from serving.gateway.pulse import beat
 from serving.logs import get_logger
 from serving.settings import GatewaySettings
 
@@ -47,6 +47,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, handover: Handover | None = None) -> None:
         super().__init__(config)
         self._handover = handover
+        self._pulse: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts serving, and logs `listening` with `host`, `port` and `url`."""
@@ -58,8 +59,7 @@ class Server(uvicorn.Server):
         if self._handover is not None and self.started:
             loop = asyncio.get_running_loop()
             loop.add_reader(self._handover.life, self._lose_supervisor, self._handover.life)
-            os.write(self._handover.ready, READY)
-            os.close(self._handover.ready)
+            self._pulse = asyncio.create_task(beat(self._handover.ready))
 
     def _lose_supervisor(self, life: int) -> None:
         asyncio.get_running_loop().remove_reader(life)

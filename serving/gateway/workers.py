@@ -4,6 +4,7 @@ This process opens the socket and serves nothing. Each worker is a gateway of it
 controller, and gets the open descriptor: a successor accepts from the same queue as the worker
 before it, so that no connection is refused in between, and the old one leaves when its streams
 have ended. (With a socket each and SO_REUSEPORT, closing one resets what waits in its queue.)
+A worker that dies is replaced, and so is one that hangs (`pulse`), after it was killed.
 
     SIGHUP            all workers are replaced, by what is installed now
     SIGTERM, SIGINT   all workers end their streams, then all is over
@@ -15,11 +16,12 @@ import signal
 import socket
 import sys
 from collections.abc import Coroutine, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from models.errors import NotFoundError, UnavailableError
-from serving.gateway.handover import READY, Handover
+from serving.gateway.handover import Handover
+from serving.gateway.pulse import LOOK_S, Pulse
 from serving.gateway.server import listen
 from serving.logs import configure, get_logger
 from serving.processes import ProcessRef
@@ -135,21 +137,38 @@ class Workers:
         if self._socket is None:
             raise WorkerError("there is nothing to listen at")
         read_end, write_end = os.pipe()
+        pulse = await Pulse.of(read_end)
         handover = Handover(self._socket.fileno(), write_end, self._life[0])
-        try:
-            worker = await asyncio.create_subprocess_exec(
-                *self._command, *handover.arguments(),
-                pass_fds=(handover.listening, handover.ready, handover.life),
-            )  # fmt: skip
-        finally:
-            os.close(write_end)
-        said = await _read(read_end, READY_TIMEOUT_S)
-        if said != READY:
-            with suppress(ProcessLookupError):
-                worker.kill()
-            await worker.wait()
-            raise WorkerError("a gateway does not start", hint="its log says why, just above")
+        with ExitStack() as undo:
+            undo.callback(pulse.close)
+            try:
+                worker = await asyncio.create_subprocess_exec(
+                    *self._command, *handover.arguments(),
+                    pass_fds=(handover.listening, handover.ready, handover.life),
+                )  # fmt: skip
+            finally:
+                os.close(write_end)
+            if not await pulse.ready(READY_TIMEOUT_S):
+                with suppress(ProcessLookupError):
+                    worker.kill()
+                await worker.wait()
+                raise WorkerError("a gateway does not start", hint="its log says why, just above")
+            undo.pop_all()
+        self._watch(self._listen(worker, pulse))
         return worker
+
+    async def _listen(self, worker: asyncio.subprocess.Process, pulse: Pulse) -> None:
+        """Kills a worker that hangs; that it died is seen as of any other."""
+        try:
+            while worker.returncode is None:
+                await asyncio.sleep(LOOK_S)
+                if pulse.look():
+                    log.error("worker_hangs", pid=worker.pid)
+                    with suppress(ProcessLookupError):
+                        worker.kill()
+                    return
+        finally:
+            pulse.close()
 
     async def _replace_when_dead(self, worker: asyncio.subprocess.Process) -> None:
         code = await worker.wait()
@@ -236,22 +255,6 @@ def _named_by(path: Path) -> int | None:
         return pid if b"gateway" in Path(f"/proc/{pid}/cmdline").read_bytes() else None
     except (OSError, ValueError):
         return None
-
-
-async def _read(descriptor: int, timeout_s: float) -> bytes:
-    """What is written into a pipe first; empty if its other end closes, or after the time."""
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    transport, _ = await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", buffering=0)
-    )
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await reader.read(1)
-    except TimeoutError:
-        return b""
-    finally:
-        transport.close()
 
 
 def main(count: int) -> None:

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -52,11 +52,13 @@ class Fleet:
 
 
 @asynccontextmanager
-async def fleet(count: int, settings: dict[str, str]) -> AsyncIterator[Fleet]:
+async def fleet(
+    count: int, settings: dict[str, str], command: Sequence[str | Path] = (PENSTOCK, "gateway")
+) -> AsyncIterator[Fleet]:
     inherited = {name: v for name, v in os.environ.items() if not name.startswith("PENSTOCK_")}
     env = inherited | {f"PENSTOCK_{name.upper()}": value for name, value in settings.items()}
     process = await asyncio.create_subprocess_exec(
-        PENSTOCK, "gateway", "--workers", str(count), env=env, stderr=asyncio.subprocess.PIPE
+        *command, "--workers", str(count), env=env, stderr=asyncio.subprocess.PIPE
     )
     try:
         yield Fleet(process, await line_with(process, "serving"))
@@ -126,6 +128,55 @@ async def test_worker_that_dies_is_replaced(served: dict[str, str]) -> None:
                 await asyncio.sleep(0.05)
         async with httpx.AsyncClient(base_url=running.url, headers=HEADERS, timeout=20) as client:
             assert (await client.post(PATH, json=chat())).status_code == 200
+
+
+SHORT = """
+import asyncio, sys
+from serving.gateway import workers
+from serving.logs import configure
+from serving.settings import GatewaySettings
+
+configure("gateway")
+workers.LOOK_S = workers.RESTART_S = 0.02
+*command, _, count = sys.argv[1:]
+asyncio.run(workers.Workers(GatewaySettings.load(), int(count), command).run())
+"""
+"""`penstock gateway` with short times and workers of another kind."""
+
+MUTE = """
+import os, signal, sys, time
+
+folder, ready = sys.argv[1], int(sys.argv[-1].split(",")[1])
+try:
+    os.mkdir(folder + "/mute")
+    while len(os.listdir(folder)) < 3:
+        time.sleep(0.01)
+    os.write(ready, b"1")
+except FileExistsError:
+    os.write(ready, b"1")
+    os.close(ready)
+    os.mkdir(f"{folder}/{os.getpid()}")
+signal.pause()
+"""
+"""A worker that beats no more. The first hangs, once two others are there, which are as those of
+the version before: without a pulse."""
+
+
+async def test_worker_that_hangs_is_replaced_and_the_others_are_left_alone(tmp_path: Path) -> None:
+    settings = {
+        "gateway_port": "0", "gateway_state_dir": str(tmp_path), "internal_token": "t",
+    }  # fmt: skip
+    (folder := tmp_path / "workers").mkdir()
+    worker = (sys.executable, "-c", MUTE, folder)
+    async with fleet(3, settings, (sys.executable, "-c", SHORT, *worker)) as running:
+        hung = int(str((await running.said("worker_hangs"))["pid"]))
+        died = await running.said("worker_died")
+        assert (died["pid"], died["exit_code"]) == (hung, -signal.SIGKILL)
+        before = set(map(int, running.pids))
+        async with asyncio.timeout(60):
+            while len(after := await running.workers()) != 3 or hung in after:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        assert before - {hung} < after
 
 
 async def test_workers_do_not_outlive_their_supervisor(served: dict[str, str]) -> None:
