@@ -2,10 +2,12 @@
 
 It runs each TICK_S, and at once when it is kicked. After a start it binds and publishes nothing
 until all hosts have registered, or GRACE_S have passed: what runs is adopted, not restarted.
+
+Past 300 lines, because it wires all that sees, decides and carries out: what one of these parts
+works out stands in a module of its own, and here only who is asked when.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable
 from copy import copy
 
@@ -26,7 +28,8 @@ from serving.controller.recorded import Recorded
 from serving.controller.registry import DeployedModel, Registry
 from serving.controller.rollouts import Rollouts, real, unlabelled
 from serving.controller.routes import RouteTable, make_route
-from serving.controller.standing import Seen, Standing, assess
+from serving.controller.standing import Standing
+from serving.controller.standings import Standings
 from serving.controller.starts import FAILED_AFTER
 from serving.controller.targets import NO_DEMAND, Demands, Targets
 from serving.controller.telemetry import Telemetry
@@ -38,7 +41,6 @@ from serving.protocol import (
     EnginePhase,
     EngineReport,
     HostRegistration,
-    ModelState,
     StartPhase,
 )
 from serving.settings import ControllerSettings, named_secrets
@@ -56,9 +58,6 @@ taken for silent before they are."""
 
 SHORTAGE_S = 2.0
 """A wait for a host that is shorter is part of a swap, and no news."""
-
-ASLEEP = Standing(ModelState.ASLEEP)
-SERVED_ELSEWHERE = Standing(ModelState.READY)
 
 
 def alone() -> bool:
@@ -100,7 +99,7 @@ class ControlLoop:
         self._grace_s = grace_s
         self._bindings = Bindings(self.fleet, registry, events, self.traces)
         self._gangs = Gangs(self.fleet)
-        self._standings: dict[str, Standing] = {}
+        self._standings = Standings(self.fleet, self.targets, self._bindings)
         self._elsewhere: list[tuple[str, EndpointRoute]] = []  # by model; others run them
         self._settled_after_s: float | None = None
         self._stepped_s: float | None = None
@@ -208,7 +207,7 @@ class ControlLoop:
 
     def standing(self, model: str) -> Standing:
         """How the model stands since the last run."""
-        return self._standings.get(model, ASLEEP)
+        return self._standings.of(model)
 
     def has_failed(self, model: str) -> bool:
         """Whether its current revision does not start."""
@@ -336,39 +335,21 @@ class ControlLoop:
     def _publish(
         self, models: list[DeployedModel], waiting: frozenset[str], moment: Moment
     ) -> None:
-        routes = []
-        self._standings = {}
         bound = self.fleet.bound_by_model()
-        pool_hosts = Counter(host.pool for host in self.fleet)
-        dozing = self.fleet.dozing()
-        for model in models:
-            engines = bound.get(model.name, [])
-            ready = [engine for engine in engines if engine.life is Life.READY]
-            pool = model.manifest.resources.pool
-            standing = assess(
-                Seen(
-                    target=self.targets.of(model.name),
-                    ready=len(ready),
-                    outdated=sum(not model.has_engine_of(e.revision) for e in ready),
-                    starting=sum(e.life is Life.STARTING for e in engines),
-                    waits_for_host=model.name in waiting,
-                    starts=self._bindings.starts(model.name),
-                    pool=pool,
-                    pool_hosts=pool_hosts[pool],
-                    swaps=self._bindings.swaps(model.name),
-                    hosts_needed=model.manifest.resources.hosts,
-                    dozing_on=dozing.get(model.name, ""),
-                ),
-                moment.s,
+        self._standings.look(models, bound, waiting, moment.s)
+        routes = [
+            make_route(
+                model,
+                self.standing(model.name),
+                bound.get(model.name, []),
+                self.rollouts.route(model),
+                self._secrets,
             )
-            if model.manifest.endpoints:
-                standing = SERVED_ELSEWHERE
-            self._standings[model.name] = standing
-            canary = self.rollouts.route(model)
-            routes.append(make_route(model, standing, engines, canary, self._secrets))
+            for model in models
+        ]
         self._elsewhere = [(r.name, one) for r in routes for one in r.endpoints if one.external]
         self.routes.publish(routes)
-        self.traces.keep_only(self._standings)
+        self.traces.keep_only(model.name for model in models)
         for engine in self.fleet.bound():
             if engine.life is Life.READY and not engine.announced:
                 self._announce(engine)
