@@ -2,6 +2,8 @@
 
 `scripts/chart.py` writes `values.yaml` and `values.schema.json` from this. What one value alone
 decides is refused by the schema; what contradicts another value, by `templates/checks/values.yaml`.
+
+Past 300 lines, because it is one table, which stands in the order of `values.yaml`.
 """
 
 from typing import Annotated, Literal
