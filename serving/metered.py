@@ -75,6 +75,8 @@ class UsageRow(Message):
     """Parts of a stream that went out, each of at least one token."""
     known: bool = True
     """False where the engine's recorder has to tell the tokens."""
+    estimated: bool = False
+    """The tokens were guessed: a server that others run told none, and nobody else can."""
 
 
 class UsageBatch(Message):

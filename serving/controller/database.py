@@ -26,7 +26,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from models.errors import UnavailableError
 from serving.logs import get_logger
 
-HEAD = "0009"
+HEAD = "0010"
 """The newest migration; a database that has it is opened without looking further."""
 BUSY_TIMEOUT_S = 5.0
 

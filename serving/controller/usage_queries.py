@@ -26,8 +26,8 @@ GROUPS = {
 
 EXPORTED = (
     "usage_id", "at", "org_id", "project_id", "key_id", "model", "revision", "route", "tier",
-    "status", "http_status", "prompt", "cached", "completion", "reasoning", "known", "ttft_s",
-    "duration_s", "attempts", "engine_id",
+    "status", "http_status", "prompt", "cached", "completion", "reasoning", "known", "estimated",
+    "ttft_s", "duration_s", "attempts", "engine_id",
 )  # fmt: skip
 """Columns of an export, in their order; `engine_s`, `engine_share_s` and `price` follow."""
 

@@ -187,7 +187,7 @@ class UsageStore:
         if row.status is not UsageStatus.UNKNOWN or self._rule == "bill":
             return row
         nothing = {field.name: 0 for field in _TOKENS}
-        return row.model_copy(update={"known": True, **nothing})
+        return row.model_copy(update={"known": True, "estimated": False, **nothing})
 
     async def _book(self) -> PriceBook:
         return PriceBook(await PriceStore(self._store).token_prices())

@@ -1,6 +1,17 @@
 """The tables of metering; see `docs/concepts/metering.md` for what stands in them."""
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, String, Table, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    String,
+    Table,
+    false,
+    text,
+)
 
 from serving.controller.tables import METADATA
 
@@ -29,6 +40,8 @@ USAGE = Table(
     Column("reasoning", Integer, nullable=False),
     Column("delivered", Integer, nullable=False),
     Column("known", Boolean, nullable=False),  # False: the recorder has to tell the tokens
+    # The tokens were guessed: nobody counted them.
+    Column("estimated", Boolean, nullable=False, server_default=false()),
     Column("stored_at", Float, nullable=False, index=True),  # by the controller's clock
     Column("price", BigInteger),  # picodollars charged; None: not yet, or nobody set a price
     Column("engine_share_s", Float),  # of its engines' time; None: no recorder has told

@@ -336,7 +336,8 @@ class Lane:
             return 0
         if visit.tokens is not None:
             prompt, output = visit.tokens.prompt, visit.tokens.completion
-            self.estimates.learn(place.prompt_bytes, place.answers, visit.tokens)
+            if not visit.estimated:
+                self.estimates.learn(place.prompt_bytes, place.answers, visit.tokens)
         missed = misses(
             self.route, streamed=place.streams, began_s=visit.began_s,
             first_byte_s=visit.first_byte_s, ended_s=now_s, output_tokens=output,

@@ -168,7 +168,8 @@ def settled(visit: Visit, status: UsageStatus, tier: str, at: float, now_s: floa
 
     A request whose first byte never left took nothing. Where one left, the engine's own count
     holds; where the engine could not say it, the recorder will, and what was delivered bounds it. A
-    server elsewhere has no recorder: what was delivered is what it took, and its prompt is guessed.
+    server elsewhere has no recorder: where it told nothing of a stream, what was delivered is what
+    it took, and its prompt is guessed, as the whole of an answer that did not stream.
     """
     first_byte_s = visit.first_byte_s
     billed = first_byte_s is not None and status is not UsageStatus.FAILED
@@ -183,6 +184,7 @@ def settled(visit: Visit, status: UsageStatus, tier: str, at: float, now_s: floa
         "duration_s": round(now_s - visit.began_s, 6), "attempts": visit.attempts,
         "engine_id": visit.engine_id, "delivered": visit.delivered,
         "known": not billed or tokens is not None or not visit.is_recorded,
+        "estimated": billed and (visit.estimated or (tokens is None and not visit.is_recorded)),
     }  # fmt: skip
     if billed and tokens is None:
         row["completion"] = visit.delivered  # until the recorder tells, or where there is none

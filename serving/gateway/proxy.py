@@ -29,7 +29,13 @@ from serving.gateway.bodies import TenantLeftError, read_body
 from serving.gateway.body_budget import BodyBudget, Held
 from serving.gateway.calls import Call, Reading, cache_salt
 from serving.gateway.connection import TENANT, Tenant, WhileConnected
-from serving.gateway.elsewhere import FULL, is_elsewhere, rest_s, without_tokens
+from serving.gateway.elsewhere import (
+    FULL,
+    is_elsewhere,
+    rest_s,
+    tokens_guessed,
+    without_tokens,
+)
 from serving.gateway.endpoint import Endpoint
 from serving.gateway.engines import EngineClient
 from serving.gateway.errors import Answer, answer_of, answer_of_engine, sse_event
@@ -300,6 +306,11 @@ class Proxy:
         headers = ((b"content-type", reply.content_type.encode("latin-1")),)
         self._note_first_byte(lane, visit)
         visit.tokens = last_usage(body)
+        if visit.tokens is None and endpoint.route.external:
+            visit.tokens = tokens_guessed(
+                body, reply.content_type, call, visit.prompt_guess, lane.estimates
+            )
+            visit.estimated = True
         await way.cleared()
         visit.delivered = 1
         await self._answer(Answer(reply.status, body, headers), visit, send)

@@ -126,4 +126,5 @@ def _orphan(usage_id: str, one: _Open, *, machine_crashed: bool) -> UsageRow:
         "revision": one.revision,
         "prompt": one.guess or 0 if unknown else 0,
         "known": not unknown or one.guess is not None,
+        "estimated": unknown and one.guess is not None,
     })  # fmt: skip

@@ -42,6 +42,7 @@ class Visit:
     dispatched_s: float | None = None  # monotonic seconds; of the last attempt
     first_byte_s: float | None = None  # monotonic seconds
     tokens: Tokens | None = None  # None where no engine said
+    estimated: bool = False  # `tokens` are guessed: the server is not ours, and does not tell
     delivered: int = 0  # chunks of the answer that went out
     broken: list[str] = field(default_factory=list)  # engine_ids that failed on it
     streaming: bool = False  # the answer has started

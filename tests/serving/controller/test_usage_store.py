@@ -132,12 +132,14 @@ async def test_unknown_usage_at_a_server_elsewhere_is_its_prompt_by_the_operator
     store: Store, rule: UnknownRule, prompt: int
 ) -> None:
     usage = UsageStore(store, rule)
-    await usage.add_usage([row(1, status="unknown", cached=0, completion=0)], AT)
+    guessed = row(1, status="unknown", cached=0, completion=0, estimated=True)
+    await usage.add_usage([guessed], AT)
     assert await usage_queries.unresolved(store) == {}
     (view,) = await usage_queries.sums_by(store, GroupBy.MODEL, ALL_TIME)
     assert (view.unknown, view.prompt_tokens, view.completion_tokens) == (1, prompt, 0)
     (stored,) = [one async for one in usage_queries.export(store, ALL_TIME)]
     assert (stored.status, stored.known, stored.prompt) == ("unknown", True, prompt)
+    assert stored.estimated is (prompt > 0)
 
 
 async def test_price_is_charged_at_settlement_and_no_later_price_changes_it(store: Store) -> None:
@@ -191,6 +193,7 @@ async def test_rows_outlive_the_migration_to_stored_prices_and_back(store: Store
     await engine.dispose()
     (exported,) = [one async for one in usage_queries.export(store, ALL_TIME)]
     assert (exported.prompt, exported.price, exported.engine_share_s) == (10, None, None)
+    assert exported.estimated is False
     assert await owed() == [50_000_000], "a row from before is priced by the book"
 
 

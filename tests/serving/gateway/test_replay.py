@@ -63,7 +63,7 @@ def test_request_at_a_server_elsewhere_waits_for_no_recorder() -> None:
     for left, crashed in ((records[:3], False), (records[:2], True)):
         (row,) = replay.replay(left, machine_crashed=crashed).orphans
         assert (row.status, row.known) == (UsageStatus.UNKNOWN, True)
-        assert (row.prompt, row.completion) == (9, 0)
+        assert (row.prompt, row.completion, row.estimated) == (9, 0, True)
     (row,) = replay.replay(records[:2], machine_crashed=False).orphans
     assert (row.status, row.known, row.prompt) == (UsageStatus.FAILED, True, 0)
 
