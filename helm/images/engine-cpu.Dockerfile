@@ -6,6 +6,11 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
 FROM ${BASE} AS build
 ARG TORCH_INDEX
+# gcc and libc6-dev: the gateway's chunks pass through a module of C (hatch_build.py).
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 COPY . .
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]

@@ -36,7 +36,7 @@ case $2 in
         "$PYTHON" "$HERE/wanted.py" "$FOLDER" "penstock[cpu,loadtest]"
         ;;
     --gpu)
-        platforms=()
+        platforms=(--platform linux_x86_64) # as our own wheel is called
         # Each tag by its name: pip takes no "2_35 or older" for another machine.
         for tag in 1 2010 2014 $(seq -f '_2_%g' 5 35); do
             platforms+=(--platform "manylinux${tag}_x86_64")

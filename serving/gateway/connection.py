@@ -51,12 +51,13 @@ TOO_LARGE = HeadTooLargeError(
 class Tenant:
     """Whoever sent one request, and now waits for its answer."""
 
-    __slots__ = ("_connection", "_cycle", "on_left", "on_room")
+    __slots__ = ("_connection", "_cycle", "on_full", "on_left", "on_room")
 
     def __init__(self, connection: "TenantConnection", cycle: RequestResponseCycle) -> None:
         self._connection = connection
         self._cycle = cycle
         self.on_left: Callable[[], None] | None = None
+        self.on_full: Callable[[], None] | None = None
         self.on_room: Callable[[], None] | None = None
 
     @property
@@ -71,8 +72,8 @@ class Tenant:
 
     @property
     def full(self) -> bool:
-        """Whether more is waiting to be written than the transport likes; `on_room` is called
-        when it has gone."""
+        """Whether more is waiting to be written than the transport likes; `on_full` is called
+        when that begins, or nobody is left to write to, `on_room` when it has gone."""
         return self._connection.flow.write_paused
 
     def write(self, body: bytes) -> None:
@@ -86,15 +87,10 @@ class Tenant:
             cycle.transport.write(body)
 
     @property
-    def takes_chunks(self) -> bool:
-        """Whether the answer that has started goes out in HTTP's chunks."""
-        return bool(self._cycle.chunked_encoding)
-
-    def write_chunks(self, chunks: bytes) -> None:
-        """As `write`, of what stands in HTTP's chunks already."""
-        cycle = self._cycle
-        if not cycle.disconnected:
-            cycle.transport.write(chunks)
+    def way_of_chunks(self) -> Callable[[bytes], None] | None:
+        """Takes more of the answer that has started, in HTTP's chunks as they are; None where it
+        goes out otherwise."""
+        return self._cycle.transport.write if self._cycle.chunked_encoding else None
 
     def cut(self) -> None:
         """Ends the connection at once."""
@@ -194,6 +190,8 @@ class TenantConnection(HttpToolsProtocol):
         tenants, self._tenants = self._tenants, []
         for tenant in tenants:
             tenant._cycle.disconnected = True
+            if tenant.on_full is not None:
+                tenant.on_full()  # at once: nothing can be written from here on
             if tenant.on_left is not None:
                 tenant.on_left()
 
@@ -215,6 +213,13 @@ class TenantConnection(HttpToolsProtocol):
                 self._refuse(TOO_LARGE)
             elif self._patience is None:
                 self._await(self.head_timeout_s)
+
+    def pause_writing(self) -> None:
+        """Enough is waiting to be written."""
+        super().pause_writing()
+        for tenant in self._tenants:
+            if tenant.on_full is not None:
+                tenant.on_full()
 
     def resume_writing(self) -> None:
         """There is room again for what is to be written."""

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import ssl
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Set
 from dataclasses import dataclass
 from types import TracebackType
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from serving.gateway import elsewhere
 from serving.gateway.replies import EngineBrokeError, EngineGoneError, EngineReply
-from serving.gateway.upstream import BrokenOffError, Meter, Upstream
+from serving.gateway.upstream import BrokenOffError, Upstream
 from serving.protocol import EndpointRoute
 
 KEEPALIVE_S = 2.0
@@ -56,7 +56,7 @@ class EngineClient:
         self._wanted = wanted
         self._elsewhere_within_s = elsewhere_within_s
         self._idle: defaultdict[Address, list[Upstream]] = defaultdict(list)
-        self._meters: dict[str, Meter] = {}
+        self._received: Counter[str] = Counter()  # by engine_id, over requests that are done
         self._busy: defaultdict[str, set[Upstream]] = defaultdict(set)  # by engine_id
         self._heads: dict[tuple[str, str, str], tuple[Address, bytes]] = {}
         self._tls: ssl.SSLContext | None = None
@@ -107,13 +107,14 @@ class EngineClient:
         """
         upstream = self._take(address) or await self._connect(address)
         upstream.wanted = self._wanted
-        upstream.meter = self._meters.setdefault(engine_id, upstream.meter)
         self._busy[engine_id].add(upstream)
         return upstream
 
     def end(self, engine_id: str, address: Address, upstream: Upstream) -> None:
         """A request is over: its connection is kept if its answer was read to the end."""
         self._busy[engine_id].discard(upstream)
+        self._received[engine_id] += upstream.received
+        upstream.received = 0
         if upstream.reusable and not upstream.closed:
             upstream.idle_since_s = asyncio.get_running_loop().time()
             self._idle[address].append(upstream)
@@ -122,8 +123,8 @@ class EngineClient:
 
     def received(self, engine_id: str) -> int:
         """How often the engine has said anything so far."""
-        meter = self._meters.get(engine_id)
-        return 0 if meter is None else meter.received
+        now = sum(upstream.received for upstream in self._busy.get(engine_id, ()))
+        return self._received[engine_id] + now
 
     def break_off(self, engine_id: str) -> int:
         """Ends the requests that an engine has, as if it had died; returns how many."""
@@ -155,9 +156,9 @@ class EngineClient:
 
     def forget(self, known: Set[str]) -> None:
         """Drops what is kept of engines other than these."""
-        for engine_id in [one for one in self._meters if one not in known]:
+        for engine_id in [one for one in self._received if one not in known]:
             if not self._busy.get(engine_id):
-                del self._meters[engine_id]
+                del self._received[engine_id]
                 self._busy.pop(engine_id, None)
 
     def _take(self, address: Address) -> Upstream | None:

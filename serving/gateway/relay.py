@@ -10,19 +10,7 @@ import asyncio
 from serving.gateway.bodies import TenantLeftError
 from serving.gateway.connection import Tenant
 from serving.gateway.replies import EngineReply
-from serving.gateway.stream import (
-    ERROR_MARK,
-    EVENT,
-    Transcript,
-    WholeLines,
-    split_at_error,
-)
-from serving.gateway.tokens import FIELD
-
-SIZE_CHARS = 3
-SIZES = {b"%x" % size: size for size in range(1, 16**SIZE_CHARS)}
-"""What may stand before a chunk that passes as it is: nothing but the digits, so that no engine's
-odd framing reaches a tenant. Longer chunks are parsed."""
+from serving.gateway.stream import ERROR_MARK, Transcript, WholeLines, split_at_error
 
 
 class EngineError(Exception):
@@ -71,38 +59,23 @@ class Relay:
         Raises:
             EngineBrokeError: If the engine broke off.
         """
-        self._tenant.on_room = self._go_on
+        tenant = self._tenant
+        tenant.on_full, tenant.on_room = self._hold, self._go_on
         try:
-            if self._tenant.full:
+            if tenant.full:
                 self._hold()
-            framed = self._pass_on if self._tenant.takes_chunks else None
-            last = await self._reply.pour(self._take, framed)
+            way, holds = tenant.way_of_chunks, self._lines.has_begun
+            last = await self._reply.pour(self._take, way, holds=holds)
         finally:
-            self._tenant.on_room = None
+            tenant.on_full = tenant.on_room = None
+            self._transcript.delivered += self._reply.passed()
             if self._timer is not None:
                 self._timer.cancel()
         return self._transcript.read(self._checked(self._lines.feed(last)) + self._lines.rest())
 
-    def _pass_on(self, data: bytes) -> bool:
-        """Writes an engine's HTTP chunks as they are; False where they have to be taken apart."""
-        if self._lines.has_begun or ERROR_MARK in data or FIELD in data or not is_framed(data):
-            return False
-        self._transcript.delivered += data.count(EVENT)
-        tenant = self._tenant
-        tenant.write_chunks(data)
-        if tenant.full:
-            self._hold()
-        return True
-
-    def _take(self, arrived: bytes) -> None:
-        lines = self._checked(self._lines.feed(arrived))
-        if not lines:
-            return
-        tenant = self._tenant
-        if out := self._transcript.read(lines):
-            tenant.write(out)
-            if tenant.full:
-                self._hold()
+    def _take(self, arrived: bytes) -> bool:
+        self.write(self._checked(self._lines.feed(arrived)))
+        return self._lines.has_begun
 
     def _checked(self, lines: bytes) -> bytes:
         """The very same; what stands before an error is written."""
@@ -115,7 +88,7 @@ class Relay:
 
     def write(self, lines: bytes) -> None:
         """Writes lines to the tenant, but for what is to be hidden."""
-        if out := self._transcript.read(lines):
+        if lines and (out := self._transcript.read(lines)):
             self._tenant.write(out)
 
     def _hold(self) -> None:
@@ -135,17 +108,3 @@ class Relay:
         self._reply.fail(SlowReaderError())
         self._tenant.cut()
 
-
-def is_framed(data: bytes) -> bool:
-    """Whether bytes are whole HTTP chunks, each of whole lines: then nothing that is looked for
-    can lie across two of them."""
-    at, end = 0, len(data)
-    while at < end:
-        line_end = data.find(b"\r\n", at, at + SIZE_CHARS + 2)
-        size = SIZES.get(data[at:line_end])
-        if size is None:
-            return False
-        at = line_end + 4 + size
-        if data[at - 3 : at] != b"\n\r\n":
-            return False
-    return True

@@ -1,6 +1,6 @@
 """An engine's answer, and what its failures are called."""
 
-from serving.gateway.upstream import BrokenOffError, Framed, Sink, Upstream
+from serving.gateway.upstream import BrokenOffError, Sink, Upstream, Way
 
 ERROR_BODY_BYTES = 2**20
 """As much of an engine's error is read."""
@@ -39,18 +39,23 @@ class EngineReply:
         except BrokenOffError as exc:
             raise EngineBrokeError(str(exc)) from exc
 
-    async def pour(self, sink: Sink, framed: Framed | None = None) -> bytes:
-        """Gives the rest to `sink` as it comes, without a task's wake for each part; what `framed`
-        takes as it stands on the wire is not parsed. Returns what came together with the end.
+    async def pour(self, sink: Sink, way: Way | None = None, *, holds: bool = False) -> bytes:
+        """Gives the rest to `sink` as it comes, without a task's wake for each part; what may pass
+        as it stands on the wire goes to `way`. Returns what came together with the end.
 
         Raises:
             EngineBrokeError: If the answer is cut off.
             Exception: What the sink raises.
         """
         try:
-            return await self._upstream.pour(sink, framed)
+            return await self._upstream.pour(sink, way, holds=holds)
         except BrokenOffError as exc:
             raise EngineBrokeError(str(exc)) from exc
+
+    def passed(self) -> int:
+        """How many events went the way of `pour` since this was last asked."""
+        passed, self._upstream.passed = self._upstream.passed, 0
+        return passed
 
     def pause(self) -> None:
         """Reads no more for now: the engine's server then merges what it has to say."""

@@ -10,32 +10,25 @@ from typing import cast
 
 import httptools
 
+from serving.gateway.passage import Passage
+
 HIGH_WATER_BYTES = 2**20
 """More is not read ahead of whoever wants it in pieces."""
 
 MAX_HEAD_BYTES = 64 * 2**10
 
-Sink = Callable[[bytes], None]
+Sink = Callable[[bytes], bool]
+"""Takes a part of an answer's body; tells whether it holds back the beginning of a line."""
 
-Framed = Callable[[bytes], bool]
-"""Takes bytes of an answer as they stand on the wire, in HTTP's chunks; or leaves them, all or
-none."""
-
-
-class Meter:
-    """Counts how often an engine's server said anything, over all connections to it."""
-
-    __slots__ = ("received",)
-
-    def __init__(self) -> None:
-        self.received = 0
+Way = Callable[[bytes], None]
+"""Takes bytes of an answer as they stand on the wire, in HTTP's chunks."""
 
 
 class BrokenOffError(Exception):
     """The server closed the connection, or spoke no HTTP, within an answer."""
 
 
-class Upstream(asyncio.Protocol):
+class Upstream(Passage, asyncio.Protocol):
     """A connection that carries one request at a time."""
 
     __slots__ = (
@@ -44,8 +37,8 @@ class Upstream(asyncio.Protocol):
         "_complete",
         "_ends_at_eof",
         "_failure",
-        "_framed",
         "_head_bytes",
+        "_holds",
         "_loop",
         "_parser",
         "_paused",
@@ -57,13 +50,13 @@ class Upstream(asyncio.Protocol):
         "content_type",
         "found",
         "idle_since_s",
-        "meter",
         "reusable",
         "status",
         "wanted",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = None
@@ -71,7 +64,7 @@ class Upstream(asyncio.Protocol):
         self._arrived: list[bytes] = []
         self._failure: BrokenOffError | None = None
         self._sink: Sink | None = None
-        self._framed: Framed | None = None
+        self._holds = False  # the sink, a line that has only begun
         self._between = False  # the parser stands between two of HTTP's chunks
         self._size = 0
         self._head_bytes = 0
@@ -81,7 +74,6 @@ class Upstream(asyncio.Protocol):
         self.closed = False
         self.reusable = False
         self.idle_since_s = 0.0  # by the loop's clock
-        self.meter = Meter()
         self.status = 0  # of the answer; 0 until its head is here
         self.content_type = "application/json"
         self.wanted = b""  # a header's name, in lower case
@@ -98,12 +90,13 @@ class Upstream(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._arrived.clear()
         self._size = self._head_bytes = self.status = 0
-        self._complete = self.reusable = self._between = False
+        self._complete = self.reusable = self._between = self.clear = False
         self._ends_at_eof = True
         self.content_type = "application/json"
         self.found = None
         if self._transport is None or self.closed:
             raise BrokenOffError("the connection is closed")
+        self.resume()  # where whoever was served before left as its answer ended
         self._transport.write(request)
         del request  # a copy of the whole body, and the wait can be long
         while not self.status:
@@ -121,28 +114,29 @@ class Upstream(asyncio.Protocol):
             await self._wait()
         return self._take()
 
-    async def pour(self, sink: Sink, framed: Framed | None = None) -> bytes:
+    async def pour(self, sink: Sink, way: Way | None = None, *, holds: bool = False) -> bytes:
         """Gives all that comes to `sink`, in the callback that brings it, until the end; returns
         what came together with the end, for whoever has something to add to it.
 
         Args:
             sink: Takes the answer's body.
-            framed: Asked first, with whole chunks of HTTP and no parsing; what it leaves is the
-                sink's. It never gets the answer's end.
+            way: Takes what may pass as it stands on the wire; the rest is the sink's, and the
+                answer's end always.
+            holds: The sink holds back the beginning of a line already.
 
         Raises:
             BrokenOffError: If the answer is cut off; what came before it was given.
             Exception: What the sink raises, which also ends the connection.
         """
-        if self._arrived:
-            sink(self._take())
+        self._holds = sink(self._take()) if self._arrived else holds
         self._sink = sink
-        self._framed = framed
+        self.way = way
+        self.clear = self._between and not self._holds
         try:
             while not self._complete:
                 await self._wait()
         finally:
-            self._sink = self._framed = None
+            self._sink = self.way = None
         return self._take() if self._arrived else b""
 
     def pause(self) -> None:
@@ -200,11 +194,8 @@ class Upstream(asyncio.Protocol):
         """The connection is there."""
         self._transport = cast("asyncio.Transport", transport)
 
-    def data_received(self, data: bytes) -> None:
-        """Bytes of the answer."""
-        self.meter.received += 1
-        if self._between and self._framed is not None and self._framed(data):
-            return
+    def parse(self, data: bytes) -> None:
+        """Bytes of the answer that did not pass."""
         parser = self._parser
         if parser is None or self._complete:
             self._break("the server spoke unasked")
@@ -231,9 +222,10 @@ class Upstream(asyncio.Protocol):
                 arrived.clear()
                 self._size = 0
                 try:
-                    sink(whole)
+                    self._holds = sink(whole)
                 except Exception as exc:  # noqa: BLE001, it is raised where `pour` was called
                     self.fail(exc)
+            self.clear = self._between and not self._holds
             return
         if self._size > HIGH_WATER_BYTES:
             self.pause()

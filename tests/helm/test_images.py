@@ -54,7 +54,7 @@ def test_the_context_holds_what_the_wheel_is_built_from() -> None:
     pyproject = (ROOT / "pyproject.toml").read_text()
     (packages,) = re.findall(r"wheel\]\npackages = \[(.*)\]", pyproject)
     assert set(re.findall(r'"(\w+)"', packages)) <= kept
-    assert {"pyproject.toml", "constraints.txt", "README.md", "LICENSE"} <= kept
+    assert {"pyproject.toml", "hatch_build.py", "constraints.txt", "README.md", "LICENSE"} <= kept
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +102,12 @@ def test_wheel_has_the_servers_which_ask_for_their_settings(run: Run, module: st
     done = run("-m", module)
     assert done.returncode == 2
     assert "PENSTOCK_INTERNAL_TOKEN" in done.stderr
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler is installed")
+def test_wheel_has_the_compiled_way_of_a_chunk(run: Run) -> None:
+    code = "from serving.gateway import passage; print(passage.COMPILED)"
+    assert run("-c", code).stdout == "True\n"
 
 
 def test_wheel_has_the_data_of_its_packages(run: Run) -> None:

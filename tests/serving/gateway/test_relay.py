@@ -7,20 +7,14 @@ from typing import cast
 import pytest
 
 from serving.gateway.connection import Tenant
-from serving.gateway.relay import EngineError, Relay, is_framed
+from serving.gateway.relay import EngineError, Relay
 from serving.gateway.replies import EngineReply
 from serving.gateway.stream import Transcript, WholeLines
 from serving.gateway.upstream import Upstream
+from tests.serving.gateway.chunks import END, WORD, chunk
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-WORD = b'data: {"choices":[{"delta":{"content":"word"}}]}\n\n'
 USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}\n\n'
-END = b"0\r\n\r\n"
-
-
-def chunk(body: bytes) -> bytes:
-    """One of HTTP's chunks."""
-    return b"%x\r\n%b\r\n" % (len(body), body)
 
 
 class Wire:
@@ -35,8 +29,9 @@ class Reader:
     """A tenant who reads all."""
 
     def __init__(self, takes_chunks: bool = True) -> None:
-        self.takes_chunks = takes_chunks
+        self.way_of_chunks = self.as_it_came if takes_chunks else None
         self.full = False
+        self.on_full: object = None
         self.on_room: object = None
         self.as_they_came: list[bytes] = []
         self.bodies: list[bytes] = []
@@ -44,7 +39,7 @@ class Reader:
     def write(self, body: bytes) -> None:
         self.bodies.append(body)
 
-    def write_chunks(self, chunks: bytes) -> None:
+    def as_it_came(self, chunks: bytes) -> None:
         self.as_they_came.append(chunks)
 
 
@@ -67,41 +62,6 @@ async def relayed(
     if last := await running:
         reader.write(last)
     return transcript
-
-
-@pytest.mark.parametrize(
-    "data",
-    [chunk(b"a\n"), chunk(b"\n"), chunk(WORD), chunk(WORD) * 3, chunk(b"x" * 4094 + b"\n")],
-)
-def test_whole_chunks_of_whole_lines_are_framed(data: bytes) -> None:
-    assert is_framed(data)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        END,
-        chunk(WORD) + END,
-        chunk(WORD)[:-1],
-        chunk(WORD) + b"3",
-        chunk(WORD) + b"\r\n",
-        chunk(b"half a line"),
-        chunk(b"x" * 4095 + b"\n"),  # longer than three digits say
-        b"0A\r\n123456789\n\r\n",
-        b"A\r\n123456789\n\r\n",
-        b"+2\r\na\n\r\n",
-        b"2 \r\na\n\r\n",
-        b"2;x=1\r\na\n\r\n",
-        b"0x2\r\na\n\r\n",
-        b"2\na\n\r\n",
-        b"2\r\na\nXY",
-        b"\r\n",
-        b"no HTTP at all",
-        b"fff\r\n",
-    ],
-)
-def test_anything_else_is_taken_apart(data: bytes) -> None:
-    assert not is_framed(data)
 
 
 async def test_events_pass_as_they_came_and_are_counted() -> None:
@@ -140,7 +100,7 @@ async def test_stream_is_the_same_however_it_is_cut_up(size: int) -> None:
         def write(self, body: bytes) -> None:
             order.append(body)
 
-        def write_chunks(self, chunks: bytes) -> None:
+        def as_it_came(self, chunks: bytes) -> None:
             parsed = SimpleNamespace(rest=chunks)
             while parsed.rest:
                 digits, _, rest = parsed.rest.partition(b"\r\n")
