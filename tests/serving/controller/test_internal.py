@@ -8,7 +8,7 @@ import pytest
 
 from serving.controller.app import create_app
 from serving.controller.keys import ensure_keys_async
-from serving.protocol import EnginePhase, ModelState
+from serving.protocol import POLL_S, EnginePhase, ModelState
 from tests.serving.controller.served import Served, ServedHost, serve
 from tests.serving.controller.world import engine_report, settings
 
@@ -17,7 +17,8 @@ READY, STARTING, FAILED = EnginePhase.READY, EnginePhase.STARTING, EnginePhase.F
 
 @pytest.fixture
 async def served(database_url: str) -> AsyncIterator[Served]:
-    async with serve(settings(database_url=database_url)) as served:
+    # No host is lost for its silence: the machine that runs the tests may stand still for seconds.
+    async with serve(settings(database_url=database_url, host_timeout_s=600)) as served:
         yield served
 
 
@@ -87,13 +88,11 @@ async def test_internal_api_notices_a_dead_host_by_its_broken_long_poll(served: 
     poll = asyncio.create_task(host.poll())
     await asyncio.sleep(0.05)
     poll.cancel()  # breaks the connection off, as a kill -9 of the host does
-    began = asyncio.get_running_loop().time()
     wait = asyncio.create_task(other.told_to_run())
     while not wait.done():
         await served.demand(queued=1)
         await other.report(None)
         await asyncio.wait({wait}, timeout=0.2)
-    assert asyncio.get_running_loop().time() - began < 3.0  # host_timeout_s is 4
     assert served.controller.loop.fleet.find("h1") is None
 
 
@@ -149,7 +148,7 @@ async def test_internal_api_survives_reports_of_engines_that_nobody_assigned(
 
 async def test_internal_api_ends_its_long_polls_when_it_is_told_to_stop(database_url: str) -> None:
     loop = asyncio.get_running_loop()
-    async with serve(settings(database_url=database_url)) as served:
+    async with serve(settings(database_url=database_url, host_timeout_s=600)) as served:
         host = await served.host("h1")
         await host.poll()
         version = (await served.routes()).version
@@ -163,7 +162,7 @@ async def test_internal_api_ends_its_long_polls_when_it_is_told_to_stop(database
         served.controller.close_polls()
         began = loop.time()
         await asyncio.gather(*polls)
-    assert loop.time() - began < 2.0
+        assert loop.time() - began < POLL_S - 5.0  # after POLL_S they would end by themselves
 
 
 async def test_controller_adopts_what_runs_after_a_restart(database_url: str) -> None:
