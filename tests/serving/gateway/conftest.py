@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from serving.gateway.app import create_app
 from serving.gateway.connection import TenantConnection
+from serving.protocol import EndpointRoute
 from serving.settings import GatewaySettings
 from tests.serving.gateway.fake_controller import TENANT_KEY, TOKEN, FakeController, model
 from tests.serving.gateway.fake_engine import FakeEngine
@@ -182,3 +183,22 @@ async def gateway(
     running = make_gateway(settings)
     await running.start()
     return running
+
+
+def there(engine: FakeEngine, **fields: object) -> EndpointRoute:
+    """The server as one that others run."""
+    return engine.route.model_copy(update={"external": True, "model": "gpt-9", **fields})
+
+
+@pytest.fixture
+async def outside(
+    make_gateway: Callable[..., Gateway],
+    controller: FakeController,
+    engine: FakeEngine,
+    settings: GatewaySettings,
+) -> Gateway:
+    """A gateway whose model `demo` is served by a server that others run."""
+    controller.set_routes(model("demo", there(engine)))
+    gateway = make_gateway(settings.model_copy(update={"deadline_s": 20.0}))
+    await gateway.start()
+    return gateway
