@@ -13,8 +13,9 @@ from models.errors import NotFoundError, PenstockError, UnavailableError, Unreac
 from serving import logs
 from serving.background import cancel
 from serving.engine.controller_client import ControllerClient
-from serving.engine.engine_run import EngineRun, Surroundings
+from serving.engine.engine_run import EngineRun
 from serving.engine.recorder_reader import FOLDER, RecorderReader
+from serving.engine.surroundings import Surroundings
 from serving.protocol import (
     REPORT_INTERVAL_S,
     Assignment,

@@ -7,33 +7,25 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-import httpx
-
-from models.errors import PenstockError, UnavailableError, UnreachableError, UpstreamError
+from models.errors import PenstockError, UnavailableError, UpstreamError
 from models.manifest import AdapterSpec
 from models.sources import Have
 from serving import logs
 from serving.background import cancel
-from serving.engine import compile_cache, recorder
 from serving.engine.adapters import AdapterKeeper
 from serving.engine.ageing import by_age
-from serving.engine.arguments import vllm_arguments, vllm_environment
 from serving.engine.engine_client import EngineClient, Probe
-from serving.engine.gang import gang_environment
-from serving.engine.launch_protocol import Exited, Forked, Reached, Refused, SpawnRequest
-from serving.engine.launcher_client import Launcher, Lease
-from serving.engine.load_format import formats_for
-from serving.engine.recorder_reader import recorder_path
-from serving.engine.weights import Weights
+from serving.engine.launch_protocol import Exited, Forked, Reached, Refused
+from serving.engine.launcher_client import Lease
+from serving.engine.spawning import request_for, spawn
+from serving.engine.surroundings import Surroundings
 from serving.protocol import (
     EngineAssignment,
     EnginePhase,
     EngineReport,
-    GpuReport,
     PhaseMark,
     StartPhase,
 )
@@ -44,40 +36,10 @@ KEPT_LOGS = 20
 ADAPTERS_PATIENCE_S = 30.0
 """How long an engine that could serve waits for its LoRA adapters; the rest come while it does."""
 
-LAUNCHER_RETRY_S = 0.02
-"""Between two tries to reach a launcher that is still importing; a failed connect costs nothing."""
-
 GONE_TIMEOUT_S = 10.0
 """Patience with a launcher that has to end an engine; closing its connection is the last word."""
 
 _log = logs.get_logger("penstock.host")
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What an engine's run needs of its host."""
-
-    launcher: Launcher
-    """Of the platform's own engine build."""
-    weights: Weights
-    log_dir: Path
-    address: str
-    accelerators: tuple[str, ...] = ()
-    drain_timeout_s: float = 30.0
-    drain_poll_s: float = 0.2
-    launcher_patience_s: float = 60.0
-    """How long the launcher may be away before a start fails."""
-    compile_dir: Path | None = None
-    """Where engines keep what they compiled; None: where vLLM would."""
-    machine: str = ""
-    """What is compiled for on this node."""
-    builds: Mapping[str, Launcher] = field(default_factory=dict)
-    """Launchers of further engine builds, by name."""
-    gpus: Callable[[], tuple[GpuReport, ...]] = tuple
-    """How the accelerators stand; by default nobody tells."""
-    health_interval_s: float = 1.0
-    health_failures: int = 3
-    transport: httpx.AsyncBaseTransport | None = None
 
 
 class EngineRun:
@@ -171,35 +133,14 @@ class EngineRun:
     async def _live(self) -> None:
         """Raises when the engine ends by itself; else it goes on until it is cancelled."""
         manifest, around = self._assignment.manifest, self._around
-        gang = self._assignment.gang
         self._weights = await around.weights.have(manifest)
         folder = self._weights.folder
         given = self._assignment.adapters
         self.adapt(manifest.adapters if given is None else given)  # fetched while it starts
         if self._weights.waited:
             self._mark(StartPhase.FETCHED, time.time())
-        compiled = None
-        if around.compile_dir is not None:
-            compiled = compile_cache.folder(around.compile_dir, manifest, folder, around.machine)
-        request = SpawnRequest(
-            engine_id=self._assignment.engine_id,
-            args=vllm_arguments(manifest, folder, formats_for(manifest, folder), gang),
-            environment={
-                **vllm_environment(manifest, around.accelerators),
-                **({} if gang is None else gang_environment(around.address)),
-                **({} if compiled is None else {compile_cache.VARIABLE: str(compiled)}),
-                recorder.PATH_VARIABLE: str(
-                    recorder_path(around.log_dir, self._assignment.engine_id)
-                ),
-            },
-            token=self._token,
-            log_path=self._log_path,
-            address=around.address,
-            memory_gib=manifest.resources.memory_gib,
-            gpus=around.accelerators,
-            mode=manifest.engine.spawn,
-        )
-        self._lease = await self._spawn(request)
+        request = request_for(self._assignment, around, folder, self._token, self._log_path)
+        self._lease = await spawn(request, manifest.engine.build, around)
         await asyncio.to_thread(_prune_logs, self._log_path.parent)  # while the engine starts
         forked = asyncio.get_running_loop().create_future()
         probed = asyncio.get_running_loop().create_future()
@@ -212,33 +153,6 @@ class EngineRun:
                     task.result()
         finally:
             await cancel(follower, watcher)
-
-    async def _spawn(self, request: SpawnRequest) -> Lease:
-        deadline_s = time.monotonic() + self._around.launcher_patience_s
-        launcher = self._launcher()
-        while True:
-            try:
-                return await launcher.spawn(request)
-            except UnreachableError as exc:
-                if time.monotonic() >= deadline_s:
-                    raise UnavailableError(
-                        "this node's launcher does not answer",
-                        hint="it takes some seconds to start; its log says why it does not",
-                    ) from exc
-                await asyncio.sleep(LAUNCHER_RETRY_S)
-
-    def _launcher(self) -> Launcher:
-        build = self._assignment.manifest.engine.build
-        if build is None:
-            return self._around.launcher
-        try:
-            return self._around.builds[build]
-        except KeyError:
-            known = ", ".join(sorted(self._around.builds)) or "none but the platform's own"
-            raise UnavailableError(
-                f"this node has no launcher of the engine build {build}",
-                hint=f"it has: {known}; PENSTOCK_BUILD_SOCKETS names them",
-            ) from None
 
     async def _follow(
         self, lease: Lease, forked: "asyncio.Future[Forked]", probed: "asyncio.Future[Probe]"

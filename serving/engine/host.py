@@ -18,10 +18,11 @@ from serving import logs
 from serving.engine.agent import HostAgent, Identity
 from serving.engine.compile_cache import machine_of_this_node
 from serving.engine.controller_client import ControllerClient
-from serving.engine.engine_run import GONE_TIMEOUT_S, Surroundings
+from serving.engine.engine_run import GONE_TIMEOUT_S
 from serving.engine.launcher_client import SocketLauncher
 from serving.engine.node_age import node_age_s
 from serving.engine.nvml import GpuWatch, open_nvml
+from serving.engine.surroundings import Surroundings
 from serving.engine.weights import NodeWeights
 from serving.settings import HostSettings, named_secrets
 

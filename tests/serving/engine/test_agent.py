@@ -12,8 +12,8 @@ from pydantic import SecretStr
 from models.errors import UnavailableError
 from serving.engine.agent import HostAgent, Identity
 from serving.engine.controller_client import ControllerClient
-from serving.engine.engine_run import Surroundings
 from serving.engine.launch_protocol import Exited
+from serving.engine.surroundings import Surroundings
 from serving.protocol import EnginePhase
 from tests.serving.engine.fakes import (
     BIRTH,

@@ -11,8 +11,9 @@ import pytest
 
 from models.errors import SourceError
 from models.manifest import AdapterSpec
-from serving.engine.engine_run import KEPT_LOGS, EngineRun, Surroundings
+from serving.engine.engine_run import KEPT_LOGS, EngineRun
 from serving.engine.launch_protocol import Exited, Forked, Refused
+from serving.engine.surroundings import Surroundings
 from serving.protocol import EngineAssignment, EnginePhase, EngineReport, GangPlace, StartPhase
 from tests.models.adapter_files import write_adapter, write_base
 from tests.serving.engine.fakes import (
