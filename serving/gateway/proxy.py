@@ -52,7 +52,7 @@ from serving.gateway.stream import Transcript, WholeLines, split_at_error, statu
 from serving.gateway.surface import Body, Operation
 from serving.gateway.tasks import check_task
 from serving.gateway.telemetry import GatewayMetrics
-from serving.gateway.tokens import last_usage
+from serving.gateway.tokens import Tokens, last_usage
 from serving.gateway.tolls import Toll, Way
 from serving.gateway.visits import CLIENT_LEFT, Visit
 from serving.logs import get_logger
@@ -371,10 +371,12 @@ class Proxy:
         await self._start_stream(reply, visit, send)
         relay = Relay(reply, tenant, transcript, lines, self._limits.slow_client_timeout_s)
         relay.write(chunk)
+        ended = False
         try:
             if error:
                 raise EngineError(error)
             end = await relay.run()
+            ended = True
         except EngineError as exc:
             error = without_tokens(exc.error, lane.route)
             end = self._cut(visit, error.decode(errors="replace"), error)
@@ -384,7 +386,7 @@ class Proxy:
             visit.broken.append(visit.engine_id)
             end = self._cut(visit, str(exc))
         finally:
-            visit.tokens, visit.delivered = transcript.tokens, transcript.delivered
+            note_tokens(visit, transcript.tokens, transcript.delivered, ended=ended)
         visit.complete = True
         await send({"type": "http.response.body", "body": end})
         return Verdict.ANSWERED
@@ -407,6 +409,14 @@ class Proxy:
         else:
             answer = answer_of(UpstreamError("the engine broke off during the answer"))
         return sse_event(answer, self._operation.shape)
+
+
+def note_tokens(visit: Visit, told: Tokens | None, delivered: int, *, ended: bool) -> None:
+    """Notes what a stream took. Anthropic's shape tells of the prompt at the beginning, and of no
+    token yet: of a stream that broke, or was left, that is not what it took."""
+    visit.tokens, visit.delivered = told, delivered
+    if told is not None and not ended and told.completion < delivered:
+        visit.tokens, visit.prompt_guess = None, told.prompt
 
 
 def call_for(route: ModelRoute, reading: Reading, visit: Visit) -> Call:

@@ -1,6 +1,7 @@
 """A whole gateway that meters: rows for every way in which a request can end."""
 
 import asyncio
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,10 @@ from serving.settings import GatewaySettings
 from tests.serving.gateway.conftest import Gateway, chat, until
 from tests.serving.gateway.fake_controller import FakeController, model
 from tests.serving.gateway.fake_engine import (
+    SSE_HEAD,
     FakeEngine,
+    Seen,
+    chunked,
     dies_at_once,
     dies_mid_event,
     refuses,
@@ -88,6 +92,37 @@ async def test_cut_stream_is_billed_by_what_was_delivered(
     await gateway.http.post(PATH, json=chat(stream=True))
     row = await only_row(controller)
     assert (row.status, row.known, row.delivered) == (UsageStatus.CUT, False, 2)
+
+
+async def dies_as_anthropic(engine: FakeEngine, seen: Seen, writer: asyncio.StreamWriter) -> None:
+    """Breaks off a stream that told of its prompt at the beginning."""
+    usage = {"input_tokens": 7, "output_tokens": 0}
+    delta = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "A"}}
+    events = [{"type": "message_start", "message": {"id": "m", "usage": usage}}, delta, delta]
+    writer.write(SSE_HEAD)
+    for one in events:
+        writer.write(chunked(f"event: {one['type']}\ndata: {json.dumps(one)}\n\n".encode()))
+    await writer.drain()
+    writer.close()
+
+
+@pytest.mark.parametrize(("external", "prompt"), [(False, 0), (True, 7)])
+async def test_usage_that_a_stream_tells_at_its_beginning_is_not_what_it_took(
+    make_gateway: Callable[[GatewaySettings], Gateway], settings: GatewaySettings,
+    controller: FakeController, engine: FakeEngine, external: bool, prompt: int,
+) -> None:  # fmt: skip
+    route = engine.route.model_copy(update={"external": external})
+    controller.set_routes(model("demo", route))
+    engine.script.append(dies_as_anthropic)
+    gateway = make_gateway(settings)
+    await gateway.start()
+    asked = chat(stream=True, max_tokens=9)
+    answer = await gateway.http.post("/v1/messages", json=asked)
+    assert b'"error"' in answer.content
+    row = await only_row(controller)
+    assert (row.status, row.known, row.estimated) == (UsageStatus.CUT, external, external)
+    assert row.prompt == prompt  # of an engine of ours the recorder tells it, too
+    assert row.completion == row.delivered > 0
 
 
 async def test_tenant_who_leaves_a_stream_pays_for_what_was_delivered(
