@@ -1,20 +1,15 @@
 """One engine's life against a launcher and an engine in the test's hand."""
 
-import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from models.errors import SourceError
 from models.manifest import AdapterSpec
-from serving.engine.engine_run import KEPT_LOGS, EngineRun
+from serving.engine.engine_run import KEPT_LOGS
 from serving.engine.launch_protocol import Exited, Forked, Refused
 from serving.engine.surroundings import Surroundings
-from serving.protocol import EngineAssignment, EnginePhase, EngineReport, GangPlace, StartPhase
+from serving.protocol import EnginePhase, GangPlace, StartPhase
 from tests.models.adapter_files import write_adapter, write_base
 from tests.serving.engine.fakes import (
     BIRTH,
@@ -26,62 +21,7 @@ from tests.serving.engine.fakes import (
     FakeWeights,
     assignment,
 )
-
-
-class Watched:
-    """An engine's run whose reports the test can wait for."""
-
-    def __init__(self, around: Surroundings, wanted: EngineAssignment | None = None) -> None:
-        self._changed = asyncio.Event()
-        self.run = EngineRun(wanted or assignment(), around, self._changed.set)
-        self.task = asyncio.create_task(self.run.run())
-
-    async def until(self, holds: Callable[[EngineReport], bool]) -> EngineReport:
-        async with asyncio.timeout(30):
-            while not holds(self.run.report):
-                await self._changed.wait()
-                self._changed.clear()
-        return self.run.report
-
-    async def until_phase(self, phase: EnginePhase) -> EngineReport:
-        return await self.until(lambda report: report.phase is phase)
-
-
-@pytest.fixture
-def launcher() -> FakeLauncher:
-    return FakeLauncher()
-
-
-@pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine()
-
-
-@pytest.fixture
-def around(tmp_path: Path, launcher: FakeLauncher, engine: FakeEngine) -> Surroundings:
-    return Surroundings(
-        launcher=launcher,
-        weights=FakeWeights(),
-        log_dir=tmp_path,
-        address="127.0.0.1",
-        drain_timeout_s=5.0,
-        drain_poll_s=0.01,
-        launcher_patience_s=1.0,
-        health_interval_s=0.01,
-        transport=engine.transport(),
-    )
-
-
-@asynccontextmanager
-async def running(
-    around: Surroundings, wanted: EngineAssignment | None = None
-) -> AsyncIterator[Watched]:
-    watched = Watched(around, wanted)
-    try:
-        yield watched
-    finally:
-        watched.run.stop()
-        await watched.task
+from tests.serving.engine.watched import running
 
 
 async def test_start_marks_its_phases_in_order_with_the_launchers_times(
@@ -160,18 +100,6 @@ async def test_executed_engine_that_fails_its_probe_has_failed(
         assert report.url is None
 
 
-async def test_spawn_request_carries_what_the_manifest_says(
-    around: Surroundings, launcher: FakeLauncher, engine: FakeEngine
-) -> None:
-    async with running(around) as watched:
-        await watched.until_phase(EnginePhase.READY)
-        request = launcher.leases[0].request
-        assert request.engine_id == "e1"
-        assert "--served-model-name=tiny" in request.args
-        assert request.memory_gib == 2.0
-        assert engine.tokens == {f"Bearer {request.token}"}
-
-
 async def test_refusal_fails_with_the_launchers_reason_and_hint(
     around: Surroundings, launcher: FakeLauncher
 ) -> None:
@@ -203,23 +131,6 @@ async def test_engine_fails_when_its_launcher_goes_away(
         launcher.leases[0].vanish()
         report = await watched.until_phase(EnginePhase.FAILED)
         assert report.error == "this node's launcher went away, and the engine with it"
-
-
-async def test_start_waits_for_a_launcher_that_still_imports(
-    around: Surroundings, launcher: FakeLauncher
-) -> None:
-    launcher.away_for = 1
-    async with running(around) as watched:
-        await watched.until_phase(EnginePhase.READY)
-
-
-async def test_start_fails_when_the_launcher_stays_away(
-    around: Surroundings, launcher: FakeLauncher
-) -> None:
-    launcher.away_for = 1000
-    async with running(replace(around, launcher_patience_s=0.0)) as watched:
-        report = await watched.until_phase(EnginePhase.FAILED)
-        assert report.error == "this node's launcher does not answer"
 
 
 async def test_three_failed_health_checks_in_a_row_end_the_engine(
@@ -300,85 +211,6 @@ async def test_old_logs_of_the_model_are_removed(around: Surroundings, tmp_path:
     assert report.log_path == str(folder / "e1.log")
     left = {path.name for path in folder.iterdir()}
     assert left == {f"old-{age}.log" for age in range(KEPT_LOGS - 1)}  # and room for the new one
-
-
-async def test_engine_of_another_build_is_born_at_that_builds_launcher(
-    around: Surroundings, launcher: FakeLauncher
-) -> None:
-    other = FakeLauncher()
-    wanted = assignment(build="other")
-    run = EngineRun(wanted, replace(around, builds={"other": other}), lambda: None)
-    task = asyncio.create_task(run.run())
-    await asyncio.wait_for(other.spawned.wait(), 30)
-    run.stop()
-    await task
-    assert launcher.leases == []
-
-
-async def test_engine_of_a_build_that_the_node_lacks_fails_with_the_names(
-    around: Surroundings,
-) -> None:
-    run = EngineRun(assignment(build="lost"), around, lambda: None)
-    await run.run()
-    assert run.report.phase is EnginePhase.FAILED
-    assert run.report.error == "this node has no launcher of the engine build lost"
-    assert "none but the platform's own" in (run.report.hint or "")
-
-
-TURNS = {"/sleep", "/wake_up", "/collective_rpc", "/reset_prefix_cache"}
-
-
-@pytest.mark.parametrize(
-    ("level", "asked"),
-    [
-        (1, ["/sleep", "/wake_up", "/v1/completions"]),
-        (2, ["/sleep", "/wake_up", "/collective_rpc", "/reset_prefix_cache", "/v1/completions"]),
-    ],
-)
-async def test_engine_sleeps_and_wakes_with_a_probe_of_its_own(
-    around: Surroundings, engine: FakeEngine, level: int, asked: list[str]
-) -> None:
-    async with running(around) as watched:
-        await watched.until_phase(EnginePhase.READY)
-        watched.run.rest(level, "start-e1")
-        report = await watched.until_phase(EnginePhase.SLEEPING)
-        assert (report.url, report.token) == (None, None)
-        await engine.wait_for("/sleep")
-        watched.run.rest(0, "start-2")
-        report = await watched.until_phase(EnginePhase.READY)
-        assert report.start_id == "start-2"
-        assert report.url == "http://127.0.0.1:40000"
-        assert [mark.phase for mark in report.marks] == [
-            StartPhase.BOUND,
-            StartPhase.ENGINE_READY,
-            StartPhase.PROBED,
-        ]
-        assert [path for path in engine.seen if path in (*TURNS, "/v1/completions")] == asked
-
-
-async def test_engine_sleeps_only_when_its_requests_have_ended(
-    around: Surroundings, engine: FakeEngine
-) -> None:
-    async with running(around) as watched:
-        await watched.until_phase(EnginePhase.READY)
-        engine.in_flight = 1
-        watched.run.rest(1, "start-e1")
-        await watched.until_phase(EnginePhase.SLEEPING)
-        await engine.wait_for("/penstock/in_flight")
-        assert "/sleep" not in engine.seen
-        engine.in_flight = 0
-        await engine.wait_for("/sleep")
-
-
-async def test_engine_that_cannot_sleep_has_failed(
-    around: Surroundings, engine: FakeEngine
-) -> None:
-    engine.turn_status = 500
-    async with running(around) as watched:
-        await watched.until_phase(EnginePhase.READY)
-        watched.run.rest(1, "start-e1")
-        report = await watched.until_phase(EnginePhase.FAILED)
-        assert report.error == "the engine answered /sleep?level=1 with 500"
 
 
 async def test_further_part_of_a_gang_is_ready_when_all_ranks_have_met_and_serves_nobody(
