@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -94,6 +95,16 @@ class Gateway:
     async def stop(self) -> None:
         await self.http.aclose()
         await self._server.end()
+
+    async def finished(self) -> None:
+        """Waits until no request is worked on: it is settled and told after its answer was sent."""
+        await until(lambda: not self._server.server_state.tasks)
+
+    async def shows(self, value: float, name: str, **labels: str) -> None:
+        """Waits until the metric has this value: a request is counted after its answer was sent."""
+        deadline_s = time.monotonic() + 30
+        while (seen := await self.metric(name, **labels)) != value:
+            assert time.monotonic() < deadline_s, f"{name} is {seen}"
 
     async def metric(self, name: str, **labels: str) -> float:
         """The sum over the lines of /metrics that bear these labels."""

@@ -80,6 +80,7 @@ async def test_a_request_is_told_and_its_context_reaches_the_engine(
     version, trace, span, flags = seen.headers["traceparent"].split("-")
     assert (version, trace, flags) == ("00", TRACE, "01")
     assert span != PARENT
+    await gateway.finished()
     await gateway._server.lifespan.shutdown()  # sends what is left
     names = collector.names()
     assert names.keys() >= {"POST /v1/chat/completions", "queue", "engine"}
