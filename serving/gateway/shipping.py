@@ -155,10 +155,13 @@ class Shipping:
             return  # only what was put aside is left of it
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            left = await asyncio.to_thread(self._read_orphan, folder)
+            left, lost = await asyncio.to_thread(_read_orphan, folder)
             rows = [row.model_dump_json().encode() for row in left.orphans]
             await self._send([*left.settled, *rows])
             remove_folder(folder)
+            if lost:  # told once, however often it was read until the controller took it
+                self._metrics.journal_lost.inc(lost)
+                log.error("journal_damaged", folder=str(folder), lost=lost)
             log.info(
                 "journal_taken_over", folder=str(folder), settled=len(left.settled),
                 open=len(left.orphans),
@@ -168,23 +171,21 @@ class Shipping:
         finally:
             os.close(lock_fd)
 
-    def _read_orphan(self, folder: Path) -> Replayed:
-        segments = [*_segments(folder)]
-        left = replay(
-            (payload for segment in segments for payload in segment.records),
-            machine_crashed=any(segment.boot_id != boot_id() for segment in segments),
-        )
-        lost = sum(segment.lost for segment in segments) + left.unreadable
-        if lost:
-            self._metrics.journal_lost.inc(lost)
-            log.error("journal_damaged", folder=str(folder), lost=lost)
-        return left
-
     async def _send(self, rows: Sequence[bytes]) -> None:
         head = b'{"gateway_id":"%s","rows":[' % self._gateway_id.encode()
         for start in range(0, len(rows), ROWS_A_BATCH):
             batch = rows[start : start + ROWS_A_BATCH]
             await self._link.usage(head + b",".join(batch) + b"]}")
+
+
+def _read_orphan(folder: Path) -> tuple[Replayed, int]:
+    """What a dead gateway left behind, and how many of its records make no sense."""
+    segments = [*_segments(folder)]
+    left = replay(
+        (payload for segment in segments for payload in segment.records),
+        machine_crashed=any(segment.boot_id != boot_id() for segment in segments),
+    )
+    return left, sum(segment.lost for segment in segments) + left.unreadable
 
 
 def _settled_in(data: bytes) -> tuple[list[bytes], int]:

@@ -7,6 +7,7 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
+from models.errors import UnreachableError
 from serving.background import cancel
 from serving.gateway.journal import LOCK, Journal
 from serving.gateway.shipping import Shipping
@@ -69,6 +70,36 @@ async def left_behind(folder: Path) -> str:
         journal.append(record)
     await journal.close(delete=False)
     return one.usage_id
+
+
+class Away(Taking):
+    """A link whose controller is away at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tries = 0
+
+    async def usage(self, body: bytes) -> UsageReceipt:
+        self.tries += 1
+        if self.tries < 3:
+            raise UnreachableError("nobody answers")
+        return await super().usage(body)
+
+
+async def test_damage_is_counted_once_however_long_the_controller_is_away(tmp_path: Path) -> None:
+    usage_id = await left_behind(tmp_path / "gw-1")
+    segment = tmp_path / "gw-1" / "00000001.segment"
+    data = segment.read_bytes()
+    segment.write_bytes(data.replace(b'"k":"r"', b'"k":"?"'))
+    link, metrics = Away(), GatewayMetrics()
+    shipping = Shipping(Journal(tmp_path / "gw-own"), link, metrics)
+    for _ in range(2):
+        with pytest.raises(UnreachableError):
+            await shipping.adopt()
+    await shipping.adopt()
+    assert link.rows == [usage_id]
+    (lost,) = metrics.journal_lost.collect()
+    assert lost.samples[0].value == 1
 
 
 async def test_journal_that_cannot_be_read_keeps_no_other_from_being_taken_over(
