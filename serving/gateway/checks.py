@@ -7,6 +7,7 @@ Each check gives the media URLs that the body names.
 from collections.abc import Callable
 
 from models.errors import BadRequestError
+from serving.gateway import bounds
 from serving.gateway.fields import JsonObject
 from serving.gateway.media import check_parts
 
@@ -76,6 +77,8 @@ def check_response(fields: JsonObject) -> list[str]:
             raise BadRequestError(f"responses are not stored here: {name} cannot be true",
                                   param=name)  # fmt: skip
     fields["store"] = False  # OpenAI's default is true
+    bounds.check_bounds(fields)
+    bounds.check_messages(fields, "input")
     _check_tools_of_response(fields)
     _check_stream(fields)
     _check_counts(fields, "max_output_tokens", "max_tool_calls")
@@ -105,6 +108,7 @@ def check_anthropic(fields: JsonObject) -> list[str]:
     _check_stream(fields)
     _check_counts(fields, "max_tokens")
     _check_tier(fields, ANTHROPIC_TIERS)
+    bounds.check_bounds(fields)
     return check_anthropic_count(fields)
 
 
@@ -162,6 +166,7 @@ def check_tokenize(fields: JsonObject) -> list[str]:
         BadRequestError: Naming the field at fault.
     """
     _check_template_kwargs(fields)
+    bounds.check_tokenized(fields)
     if "messages" in fields:
         return _check_messages(fields)
     if not isinstance(fields.get("prompt"), str):
@@ -184,6 +189,7 @@ def _check_messages(fields: JsonObject, roles: frozenset[str] = ROLES) -> list[s
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages:
         raise BadRequestError("messages must be a list of at least one message", param="messages")
+    bounds.check_messages(fields, "messages")
     urls: list[str] = []
     for place, message in enumerate(messages):
         param = f"messages.{place}"
@@ -240,6 +246,7 @@ def _check_common(fields: JsonObject) -> None:
     _check_stream(fields)
     _check_counts(fields, "max_tokens", "max_completion_tokens", "n")
     _check_tier(fields, SERVICE_TIERS)
+    bounds.check_bounds(fields)
 
 
 def _check_stream(fields: JsonObject) -> None:
@@ -279,6 +286,7 @@ def _check_template_kwargs(fields: JsonObject) -> None:
     param = "chat_template_kwargs"
     if not isinstance(kwargs, dict):
         raise BadRequestError(f"{param} must be an object", param=param)
+    bounds.check_switches(kwargs, param)
     for name, value in kwargs.items():
         if name in ("chat_template", "tokenize", "messages", "conversation", "tools") or (
             value is not None and not isinstance(value, TEMPLATE_VALUES)

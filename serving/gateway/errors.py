@@ -1,6 +1,7 @@
 """Turns every error into an answer of OpenAI's shape; the one place in the gateway that does."""
 
 import math
+import re
 from dataclasses import dataclass
 from enum import Enum, auto
 from http import HTTPStatus
@@ -17,6 +18,7 @@ from models.errors import (
     UnavailableError,
     UpstreamError,
 )
+from serving.gateway import fields
 from serving.gateway.bodies import drain
 
 Header = tuple[bytes, bytes]
@@ -26,6 +28,9 @@ MAX_MESSAGE_CHARS = 4000
 
 OUR_FAULT = frozenset({401, 403, 404, 405, 407, 408, 421})
 """An engine's answers that only a mistake of the platform's can cause: the tenant sees 502."""
+
+NAMED_FIRST = re.compile(r"([a-z_]+) (?:must|cannot|is set|contains)\b")
+"""How vLLM's messages begin that name a field in words only: `min_p must be in [0, 1]`."""
 
 CONTEXT_OVERFLOW = ("maximum context length", "maximum model length")
 """Parts of vLLM's messages about a prompt that does not fit."""
@@ -129,6 +134,8 @@ def answer_of_engine(status: int, body: bytes) -> Answer:
         return answer_of(UpstreamError("the engine refused a request that the gateway had let in"))
     if message is None:
         message = HTTPStatus(status).phrase if status in set(HTTPStatus) else f"status {status}"
+    if param is None and (named := NAMED_FIRST.match(message)) and named[1] in fields.SAMPLING:
+        param = named[1]
     overflow = any(part in message for part in CONTEXT_OVERFLOW)
     if status == HTTPStatus.NOT_IMPLEMENTED:
         status = int(HTTPStatus.BAD_REQUEST)  # the request asks for what the model cannot do

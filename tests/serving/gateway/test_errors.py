@@ -72,6 +72,24 @@ def test_field_of_the_body_is_named_as_the_tenant_knows_it() -> None:
     assert json.loads(answer.body)["error"]["param"] == "top_p"
 
 
+@pytest.mark.parametrize(
+    ("message", "param"),
+    [
+        ("min_p must be in [0, 1], got nan.", "min_p"),
+        ("min_tokens must be less than or equal to max_tokens=5, got 100.", "min_tokens"),
+        ("thinking_token_budget is set but reasoning_config is not", "thinking_token_budget"),
+        ("bad_words cannot contain an empty string.", "bad_words"),
+        ("nothing must be known", None),
+        ("the stop must be", None),
+    ],
+)
+def test_field_that_an_engine_names_in_words_alone_is_named(
+    message: str, param: str | None
+) -> None:
+    answer = answer_of_engine(400, engine_error(message))
+    assert json.loads(answer.body)["error"]["param"] == param
+
+
 @pytest.mark.parametrize("status", [307, 401, 403, 404, 405])
 def test_refusal_that_only_the_platform_can_cause_is_a_bad_gateway(status: int) -> None:
     answer = answer_of_engine(status, engine_error("Unauthorized", status))
