@@ -107,4 +107,3 @@ class Relay:
         self._timer = None
         self._reply.fail(SlowReaderError())
         self._tenant.cut()
-
