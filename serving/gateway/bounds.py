@@ -9,8 +9,7 @@ refuses by itself, naming the field, is left to it.
 import orjson
 
 from models.errors import BadRequestError
-from serving.gateway.fields import JsonObject
-from serving.gateway.prompts import read_prompt
+from serving.gateway.fields import JsonObject, encode_json
 
 MAX_TOKEN_IDS = {"logit_bias": 1024, "allowed_token_ids": 1024, "stop_token_ids": 100}
 """Entries of one. vLLM's sampler on GPUs has room for 1024, 1024 and 128 of a request, the model's
@@ -32,7 +31,7 @@ MAX_MESSAGES = 10_000
 MAX_TEMPLATE_SWITCHES = 64
 
 MAX_TOKENIZED_BYTES = 2**20
-"""Of what `/tokenize` is asked about: it knows no context length. 4 MB held up everybody for 15 s
+"""Of a body of `/tokenize`, which knows no context length. 4 MB held up everybody for 15 s
 and took 500 MiB."""
 
 MAX_SCHEMA_VALUES = 5000
@@ -114,15 +113,15 @@ def check_messages(fields: JsonObject, name: str) -> None:
 
 
 def check_tokenized(fields: JsonObject) -> None:
-    """Checks how much text is to be turned into tokens for its own sake.
+    """Checks how much is to be turned into tokens for its own sake.
 
     Raises:
-        BadRequestError: If it is too much.
+        BadRequestError: If it is too much, or nested too deeply.
     """
-    if read_prompt(fields).size > MAX_TOKENIZED_BYTES:
+    if len(encode_json(fields)) > MAX_TOKENIZED_BYTES:
         name = "messages" if "messages" in fields else "prompt"
         raise BadRequestError(
-            f"{name} must have at most {MAX_TOKENIZED_BYTES} bytes of text here", param=name
+            f"{name} must have at most {MAX_TOKENIZED_BYTES} bytes here", param=name
         )
 
 
@@ -149,20 +148,20 @@ def check_schema(schema: object, param: str, most_values: int = MAX_SCHEMA_VALUE
     for _ in range(MAX_SCHEMA_LEVELS):
         below: list[object] = []
         for node in level:
-            if isinstance(node, dict):
-                _check_counted(node, param)
-                entries = list(node.items())
-            elif isinstance(node, list):
-                entries = [("", one) for one in node]
-            else:
+            if not isinstance(node, dict | list):
                 continue
-            values += len(entries)
-            if len(entries) > MAX_SCHEMA_WIDTH or values > most_values:
+            values += len(node)
+            if len(node) > MAX_SCHEMA_WIDTH or values > most_values:
                 raise BadRequestError(
                     f"{param} is too large: a list or an object may have {MAX_SCHEMA_WIDTH} "
                     f"entries, and all together {most_values}",
                     param=param,
                 )
+            if isinstance(node, dict):
+                _check_counted(node, param)
+                entries = list(node.items())
+            else:
+                entries = [("", one) for one in node]
             for name, one in entries:
                 text = len(one) if isinstance(one, str) and name not in PROSE else 0
                 chars += len(name) + text

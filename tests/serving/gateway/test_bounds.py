@@ -78,7 +78,7 @@ ARGUMENTS = "messages.1.tool_calls.0.function.arguments"
         (COMPLETION, {"prompt": [7] * 5000, "n": 128}, {"prompt": ["a"] * 1025}, "prompt"),
         (CHAT, {"chat_template_kwargs": {f"k{i}": 1 for i in range(64)}},
          {"chat_template_kwargs": {f"k{i}": 1 for i in range(65)}}, "chat_template_kwargs"),
-        ("/tokenize", {"prompt": "x" * 2**20}, {"prompt": "x" * (2**20 + 1)}, "prompt"),
+        ("/tokenize", {"prompt": "x" * (2**20 - 100)}, {"prompt": "x" * 2**20}, "prompt"),
         (CHAT, {"tools": tools(1000)}, {"tools": tools(1001)}, "tools"),
         (CHAT, {"response_format": format_of(wide(1000))},
          {"response_format": format_of(wide(1001))}, "response_format"),
@@ -133,3 +133,11 @@ def test_schemas_entries_count_together() -> None:
     with pytest.raises(BadRequestError):
         bounds.check_schema({"allOf": [wide(900)] * 3}, "x")
     bounds.check_schema({"allOf": [wide(900)]}, "x")
+
+
+def test_what_is_tokenized_may_not_be_nested_endlessly() -> None:
+    deep = "[" * 600 + "]" * 600
+    for field in ('"tools": ', '"messages": [{"role": "user", "content": "x"}], "tools": '):
+        body = f'{{"model": "demo", "prompt": "x", {field}{deep}}}'
+        with pytest.raises(BadRequestError):
+            BY_PATH["/tokenize"].read(body.encode())
