@@ -57,7 +57,8 @@ def test_node_refuses_to_start_without_a_command() -> None:
 
 
 def test_node_ends_with_ray_and_takes_the_launcher_along(tmp_path: Path) -> None:
-    process = node(tmp_path, "sleep 0.3; exit 7", "echo $$ > pid; exec sleep 100")
+    ray = "while [ ! -s pid ]; do sleep 0.05; done; exit 7"
+    process = node(tmp_path, ray, "echo $$ > pid; exec sleep 100")
     assert finish(process) == 7
     assert not pid_is_alive(int((tmp_path / "pid").read_text()))
 

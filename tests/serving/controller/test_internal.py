@@ -82,11 +82,18 @@ async def test_internal_api_ejects_a_failed_engine_and_binds_another_host(served
     await wait
 
 
+async def until_it_polls(served: Served, host_id: str) -> None:
+    """Waits until the host's long poll has come to the controller."""
+    async with asyncio.timeout(30):
+        while (host := served.controller.loop.fleet.find(host_id)) is None or not host.polls:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
 async def test_internal_api_notices_a_dead_host_by_its_broken_long_poll(served: Served) -> None:
     host = await woken(served)
     other = await served.host("h2")
     poll = asyncio.create_task(host.poll())
-    await asyncio.sleep(0.05)
+    await until_it_polls(served, "h1")
     poll.cancel()  # breaks the connection off, as a kill -9 of the host does
     wait = asyncio.create_task(other.told_to_run())
     while not wait.done():
@@ -157,7 +164,7 @@ async def test_internal_api_ends_its_long_polls_when_it_is_told_to_stop(database
             asyncio.create_task(served.identities((await served.identities()).version)),
             asyncio.create_task(host.poll()),
         ]
-        await asyncio.sleep(0.05)
+        await until_it_polls(served, "h1")
         assert not any(poll.done() for poll in polls)
         served.controller.close_polls()
         began = loop.time()
