@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -89,6 +90,16 @@ class Platform:
                 continue
         return found
 
+    def part(self, module: str) -> psutil.Process:
+        """The process that runs a module; the oldest, for a fork is called so for a moment."""
+        found = []
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):  # others come and go
+                if module in process.cmdline():
+                    found.append(process)
+        assert found, module
+        return min(found, key=psutil.Process.create_time)
+
     def leftovers(self, within_s: float = 15) -> list[str]:
         """Processes of this platform that still live after `within_s`, those ever seen included."""
 
@@ -114,7 +125,10 @@ class Platform:
         return answer.json()["items"]
 
     def delete(self, name: str) -> None:
-        """What `penstock delete NAME` does, without its start of a second; also if it is gone."""
+        """What `penstock delete NAME` does, without its start of a second; also if it is gone.
+
+        Returns when the gateway knows of it, so that the name can be taken anew.
+        """
         headers = {"Authorization": f"Bearer {self.admin_key}"}
 
         def is_gone() -> bool:
@@ -128,6 +142,23 @@ class Platform:
             return answer.is_success or answer.status_code == 404
 
         eventually(is_gone, 10, f"{name} is deleted")
+        eventually(lambda: name not in self.listed(), 10, f"the gateway lists {name} no more")
+
+    def is_listed(self, name: str) -> bool:
+        """Waits until the gateway lists a model or an adapter.
+
+        A deploy is answered once the gateway is told of it, which is before it has listened.
+        """
+        return eventually(lambda: name in self.listed(), 10, f"the gateway lists {name}")
+
+    def listed(self) -> list[str]:
+        """The models and adapters that the gateway knows of at this moment."""
+        answer = httpx.get(
+            f"{self.url}/v1/models",
+            headers={"Authorization": f"Bearer {self.api_key}"}, timeout=30, trust_env=False,
+        )  # fmt: skip
+        assert answer.is_success, answer.text
+        return [one["id"] for one in answer.json()["data"]]
 
     def model(self, name: str) -> dict[str, Any]:
         return next(model for model in self.items("models") if model["name"] == name)

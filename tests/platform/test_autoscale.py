@@ -26,6 +26,7 @@ def test_load_brings_a_second_engine_and_its_end_takes_both_away(
 ) -> None:
     assert admin.post("/models", json=MANIFEST).is_success
     try:
+        assert platform.is_listed("scaled")
         with ThreadPoolExecutor(CALLERS) as callers:
             enough = Event()
             running = [callers.submit(ask_until, enough, client) for _ in range(CALLERS)]

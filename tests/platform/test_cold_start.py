@@ -47,6 +47,7 @@ def deploy(platform: Platform, admin: httpx.Client) -> Iterator[Callable[..., st
             **fields,
         }
         assert admin.post("/models", json=manifest).is_success
+        assert platform.is_listed(name)
         return name
 
     yield make
@@ -165,8 +166,7 @@ def assert_bound_as_they_came(admin: httpx.Client, starts: Sequence[dict[str, ob
 
 
 def launcher_of(platform: Platform) -> psutil.Process:
-    (launcher,) = [p for p in platform.processes() if "serving.engine.launcher" in p.cmdline()]
-    return launcher
+    return platform.part("serving.engine.launcher")
 
 
 def struck(
@@ -249,8 +249,7 @@ def test_traces_outlive_the_controller(
         lambda: [s for s in starts_of(admin, model) if s["waited_s"] is not None], 5, "it is whole"
     )
     eventually(lambda: is_stored(platform, model), 5, "it is stored, with its first token")
-    (controller,) = [p for p in platform.processes() if "serving.controller.app" in p.cmdline()]
-    controller.kill()
+    platform.part("serving.controller.app").kill()
 
     def told() -> list[dict[str, object]]:
         done = platform.penstock("trace", model, "--output", "json")

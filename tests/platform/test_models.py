@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -42,7 +43,9 @@ def deployed(platform: Platform, tmp_path: Path):
     def deploy(name: str, *args: str, **fields: object):
         names.append(name)
         path = write_manifest(tmp_path, name, **fields)
-        return platform.penstock("deploy", "-f", str(path), *args)
+        done = platform.penstock("deploy", "-f", str(path), *args)
+        assert done.returncode or platform.is_listed(name)
+        return done
 
     yield deploy
     for name in names:
@@ -61,17 +64,24 @@ def test_sleeping_model_wakes_on_demand_and_sleeps_again(
     assert done.returncode == 0, done.stderr
     assert platform.model("sleeper")["state"] == "asleep"
     assert "sleeper" in [model.id for model in client.models.list()]
-    for _ in range(2):
+
+    def sleeps() -> bool:
+        running = [e for e in platform.items("engines") if e["model"] == "sleeper"]
+        return platform.model("sleeper")["state"] == "asleep" and not running
+
+    def went(times: int) -> bool:
+        explained = platform.penstock("explain", "sleeper", "--output", "json")
+        changes = json.loads(explained.stdout)["items"]
+        told = [(c["target"], c["reason"]) for c in changes]
+        return told == [(1, "demand"), (0, "idle")] * times
+
+    for turn in (1, 2):
         answer = client.chat.completions.create(model="sleeper", messages=HELLO, max_tokens=3)
         assert answer.choices
-        eventually(
-            lambda: platform.model("sleeper")["state"] == "asleep", 30, "asleep after idling"
-        )
+        eventually(partial(went, turn), 30, "it was woken, and told to sleep")
+        eventually(sleeps, 30, "asleep after idling")
     kinds = [e["kind"] for e in platform.items("events") if e["model"] == "sleeper"]
     assert {"deployed", "ready", "slept"} <= set(kinds)
-    explained = platform.penstock("explain", "sleeper", "--output", "json")
-    changes = json.loads(explained.stdout)["items"]
-    assert [(c["target"], c["reason"]) for c in changes] == [(1, "demand"), (0, "idle")] * 2
 
 
 def test_lists_of_the_command_line_are_those_of_the_api(platform: Platform) -> None:

@@ -45,6 +45,7 @@ def deploy(
     assert "100%" in done.stderr
     again = platform.penstock("deploy", "-f", str(path), "--dry-run")
     assert "nothing would change" in again.stderr, again.stdout
+    assert platform.is_listed(name)
     return platform.model(name)
 
 
@@ -145,6 +146,7 @@ def test_full_disk_at_a_fetch_fails_that_model_alone_and_says_so(
         done = platform.penstock("deploy", "-f", str(path))
         assert done.returncode != 0
         assert "disk of the node cache is full" in done.stderr and "hint:" in done.stderr
+        assert platform.is_listed("large")
         with pytest.raises(InternalServerError, match="large has failed"):
             answer(client, "large")
         assert "disk of the node cache is full" in platform.penstock("describe", "large").stdout
