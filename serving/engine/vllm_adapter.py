@@ -24,7 +24,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from models.errors import BadRequestError, UnavailableError, UpstreamError
-from serving.engine import causes, reasoning, recording, shared_memory, shared_steps, warm_modules
+from serving.engine import (
+    causes,
+    grammar_budget,
+    reasoning,
+    recording,
+    shared_memory,
+    shared_steps,
+    warm_modules,
+)
 from serving.engine.child import Mark
 from serving.engine.facade import Facade
 from serving.engine.guard import TOKEN_VARIABLE
@@ -139,6 +147,8 @@ def serve(arguments: Sequence[str], listener: socket.socket, mark: Mark) -> None
         serve_share(args, lambda: mark(StartPhase.ENGINE_READY))
     record_outputs(args.reasoning_parser)
     _share_steps()
+    _bound_grammars()
+    _rank_without_compiling()
     uvloop.run(_serve(args, listener, mark))
 
 
@@ -407,6 +417,26 @@ def _share_steps() -> None:
     from vllm.v1.core.sched.scheduler import Scheduler
 
     shared_steps.hook(Scheduler)
+
+
+def _bound_grammars() -> None:
+    """Has a request end whose grammar holds up the others; the core is forked later."""
+    from vllm.v1.structured_output.backend_xgrammar import XgrammarGrammar
+
+    grammar_budget.hook(XgrammarGrammar)
+
+
+def _rank_without_compiling() -> None:
+    """Has a CPU's engine answer `logprobs` at once.
+
+    vLLM compiles one line for it at the first request that asks. On two cores that takes seconds,
+    in which nobody gets a token and which a gateway may take for a hang: 11 s on busy ones.
+    """
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        sampler: Any = importlib.import_module("vllm.v1.sample.sampler")
+        sampler.batched_count_greater_than = lambda x, values: (x >= values).sum(-1)
 
 
 def _load_what_was_compiled() -> None:

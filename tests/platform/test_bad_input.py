@@ -58,6 +58,58 @@ def test_bad_field_is_a_bad_request(client: OpenAI, change: dict[str, Any]) -> N
     assert_openai_shape(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"logit_bias": {"9999999": 1}}, "logit_bias"),
+        ({"logit_bias": {str(token): 1 for token in range(2000)}}, "logit_bias"),
+        ({"stop": ["a", ""]}, "stop"),
+        ({"stop_token_ids": [-1], "min_tokens": 2}, "stop_token_ids"),
+        ({"min_tokens": 9, "max_tokens": 5}, "min_tokens"),
+        ({"min_p": "nan"}, "min_p"),
+        ({"seed": 2**63}, "seed"),
+        ({"n": 10**9}, "n"),
+        ({"bad_words": ["x" * 1000]}, "bad_words"),
+        ({"prompt_logprobs": 10**9}, "prompt_logprobs"),
+        ({"structured_outputs": {"regex": "a" * 20_000}}, "structured_outputs.regex"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}] * 1001}, "tools"),
+    ],
+)
+def test_value_past_its_bounds_is_refused_by_name(
+    client: OpenAI, change: dict[str, Any], param: str
+) -> None:
+    body = {"model": "guide", "messages": HELLO, **change}
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.post("/chat/completions", body=body, cast_to=httpx.Response)
+    assert_openai_shape(caught.value)
+    assert caught.value.param == param
+
+
+def test_grammar_that_holds_up_an_engine_ends_alone(platform: Platform, client: OpenAI) -> None:
+    letter = httpx.post(
+        f"{platform.url}/tokenize",
+        json={"model": "guide", "prompt": "a", "add_special_tokens": False},
+        headers={"Authorization": f"Bearer {API_KEY}"},
+        timeout=30,
+    ).json()["tokens"]
+    with client.chat.completions.create(
+        model="guide", messages=HELLO, max_tokens=300, stream=True, extra_body={"ignore_eos": True}
+    ) as neighbour:
+        next(neighbour)
+        with pytest.raises(openai.InternalServerError) as caught:
+            client.chat.completions.create(
+                model="guide",
+                messages=HELLO,
+                max_tokens=1000,
+                extra_body={
+                    "structured_outputs": {"regex": "((a{1,1000}){1,1000}){1,1000}"},
+                    "allowed_token_ids": letter,
+                },
+            )
+        assert_openai_shape(caught.value)
+        assert [chunk.choices[0].finish_reason for chunk in neighbour][-1] == "length"
+
+
 def test_prompt_past_the_context_names_the_reason(client: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.completions.create(model="guide", prompt="long " * 20_000)
