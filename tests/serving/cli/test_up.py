@@ -6,10 +6,12 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from models.errors import UnavailableError
@@ -84,6 +86,10 @@ def test_down_ends_what_a_killed_supervisor_left(run: Run, layout: Layout) -> No
     left = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(600)"], env={MARK_VARIABLE: "left-behind"}
     )
+    deadline_s = time.monotonic() + 60
+    while not psutil.Process(left.pid).environ():  # the kernel is about to show it
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
     own = ProcessRef.of_this()
     state = PlatformState(
         pid=own.pid, started=own.started - 1, phase=Phase.READY, url="http://127.0.0.1:1",
@@ -93,7 +99,7 @@ def test_down_ends_what_a_killed_supervisor_left(run: Run, layout: Layout) -> No
     outcome = run("down", "--data-dir", str(layout.data_dir))
     assert outcome.code == 0
     assert "ended 1 processes" in outcome.err
-    assert left.wait(5) == -signal.SIGTERM
+    assert left.wait(60) == -signal.SIGTERM
     assert not layout.state_file.exists()
     assert not layout.runtime_dir.exists()
 

@@ -71,6 +71,7 @@ async def test_controller_tells_its_port_and_ends_on_sigterm_with_status_0(tmp_p
             version = (await client.get("/internal/v1/routes")).json()["version"]
             poll = asyncio.create_task(client.get(f"/internal/v1/routes?after={version}"))
             await asyncio.wait({poll}, timeout=0.1)
+            assert (await client.get("/health")).is_success  # it has read what came before that
             process.send_signal(signal.SIGTERM)
             async with asyncio.timeout(30):
                 assert (await poll).json()["version"] == version

@@ -42,6 +42,14 @@ class One:
             while await self.ready() != what:  # noqa: ASYNC110  # over HTTP
                 await asyncio.sleep(0.02)
 
+    async def names(self) -> str:
+        """Whom it says that leads; nobody, until it has looked."""
+        async with asyncio.timeout(60):
+            while True:
+                polled = await self.client.get("/internal/v1/routes", headers=INTERNAL)
+                if url := polled.headers.get(LEADER_HEADER):
+                    return url
+
     def stop(self) -> None:
         self._server.should_exit = True
 
@@ -78,8 +86,7 @@ async def test_one_leads_and_the_other_reads_until_the_leader_ends(database_url:
 
             refused = await second.client.post("/admin/v1/models", json=deployed, headers=ADMIN)
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "not_leader")
-            polled = await second.client.get("/internal/v1/routes", headers=INTERNAL)
-            assert polled.headers[LEADER_HEADER] == first.url
+            assert await second.names() == first.url
             keys = await second.client.get("/admin/v1/keys", headers=ADMIN)
             assert len(keys.json()["items"]) == 2
             metrics = (await second.client.get("/metrics")).text
@@ -113,12 +120,7 @@ async def test_leader_whose_lease_another_took_stands_by_again(database_url: str
             ).status_code != 503:
                 await asyncio.sleep(0.05)
         await one.becomes("standby")
-        named = ""
-        async with asyncio.timeout(60):
-            while not named:  # it names nobody until it has looked
-                polled = await one.client.get("/internal/v1/routes", headers=INTERNAL)
-                named = polled.headers[LEADER_HEADER]
-        assert named == "http://another"
+        assert await one.names() == "http://another"
         assert (await one.client.get("/admin/v1/events", headers=ADMIN)).status_code == 200
 
 
