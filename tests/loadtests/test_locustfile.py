@@ -101,9 +101,9 @@ def test_web_ui_shows_our_table_and_charts(url: str) -> None:
             assert row["name"] == "agent"
             assert row["completed"] > 0
             assert row["ttft50"] > 0
-            page = httpx.get(web + "/times").text
+            page = httpx.get(web + "/times", timeout=30).text
             assert page.count("<svg") == 4
-            assert '"key": "times"' in httpx.get(web).text
+            assert '"key": "times"' in httpx.get(web, timeout=30).text
         finally:
             process.terminate()
 

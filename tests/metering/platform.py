@@ -123,7 +123,8 @@ class Platform:
         await ensure_keys_async(self.database_url, ADMIN_KEY, TENANT_KEY)
         for part in (self.controller, *self.hosts, *self.gateways):
             part.start()
-        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {ADMIN_KEY}"}) as http:
+        headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
+        async with httpx.AsyncClient(headers=headers, timeout=30) as http:
             await until(lambda: _answers(http, f"{self.controller_url}/health"))
             manifest = {"name": MODEL, "source": "builtin://guide", "scaling": {"min": 2, "max": 2},
                         "engine": {"max_num_seqs": 12}}  # fmt: skip
@@ -160,7 +161,7 @@ class Platform:
 
     async def settle(self) -> None:
         """Waits until nothing is on its way any more; then ends gateways and hosts in order."""
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=30) as http:
             await until(lambda: _answers(http, f"{self.controller_url}/health"))
             for url in self.urls:
                 await until(lambda url=url: _answers(http, f"{url}/ready"))

@@ -100,7 +100,7 @@ async def platform(
     await ensure_keys_async(server.url, ADMIN_KEY, TENANT_KEY)
     try:
         first.part.start()
-        async with httpx.AsyncClient(headers=ADMIN) as http:
+        async with httpx.AsyncClient(headers=ADMIN, timeout=30) as http:
             await first.becomes("leader", http)
             second.part.start()
             await second.becomes("standby", http)

@@ -47,7 +47,7 @@ def test_key_is_made_limited_and_revoked_and_no_log_tells_of_it(
             except openai.AuthenticationError:
                 break
             assert time.monotonic() < ends
-    httpx.get(f"{platform.url}/v1/models?api_key={API_KEY}")
+    httpx.get(f"{platform.url}/v1/models?api_key={API_KEY}", timeout=30)
     for path in platform.data_dir.rglob("*.log"):
         text = path.read_text(errors="replace")
         for secret in (key, ADMIN_KEY, API_KEY, PROMPT):

@@ -59,7 +59,7 @@ async def test_process_says_where_it_listens_and_ends_streams_before_it_stops(
     controller.set_routes(model("demo", engine.route))
     async with process(**settings_of(controller, tmp_path)) as gateway:
         url = str((await line_with(gateway, "listening"))["url"])
-        async with httpx.AsyncClient(base_url=url, headers=HEADERS) as client:
+        async with httpx.AsyncClient(base_url=url, headers=HEADERS, timeout=30) as client:
             while (await client.get("/ready")).status_code != 200:
                 pass
             path = "/v1/chat/completions"
@@ -83,7 +83,7 @@ async def test_stream_that_outlasts_the_drain_time_ends_in_an_error_event(
     settings = settings_of(controller, tmp_path) | {"drain_timeout_s": "1"}
     async with process(**settings) as gateway:
         url = str((await line_with(gateway, "listening"))["url"])
-        async with httpx.AsyncClient(base_url=url, headers=HEADERS) as client:
+        async with httpx.AsyncClient(base_url=url, headers=HEADERS, timeout=30) as client:
             while (await client.get("/ready")).status_code != 200:
                 pass
             path = "/v1/chat/completions"
