@@ -55,10 +55,10 @@ test-platform: setup ## the tests of the whole platform, with real vLLM under re
 	scripts/test_part.sh $(PLATFORM)
 
 .PHONY: test-long
-test-long: setup ## long forms: a minute of chaos, ten rollouts, each question, benches' whole way
+test-long: setup ## long forms: chaos, ten rollouts, an upgrade, each question, benches' whole way
 	LONG_TESTS=1 $(BIN)/python -m pytest -m engine tests/platform/test_chaos.py \
 	tests/platform/test_rollouts.py tests/platform/test_guide.py tests/platform/test_gang.py \
-	tests/serving/engine/test_ranks.py tests/scripts $(PYTEST_FLAGS)
+	tests/serving/engine/test_ranks.py tests/cluster/test_upgrade.py tests/scripts $(PYTEST_FLAGS)
 
 .PHONY: test-metering
 test-metering: setup ## kill -9 of everything, thrice on each database; then all counts agree

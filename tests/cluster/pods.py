@@ -20,8 +20,15 @@ from typing import Any
 
 from tests.helm.chart import Resource
 
-PATH = f"{Path(sys.executable).parent}:/usr/bin:/bin:/usr/sbin:/sbin"
-IMAGE_ENVIRONMENT = {"PATH": PATH, "HOME": "/tmp", "PYTHONUNBUFFERED": "1"}
+
+def path_of(python: Path) -> str:
+    """PATH of an image with this Python."""
+    return f"{python.parent}:/usr/bin:/bin:/usr/sbin:/sbin"
+
+
+IMAGE_ENVIRONMENT = {
+    "PATH": path_of(Path(sys.executable)), "HOME": "/tmp", "PYTHONUNBUFFERED": "1",
+}  # fmt: skip
 WORKDIR = "/srv"
 
 SCRIPT = """
@@ -124,7 +131,7 @@ class Pod:
     given: Mapping[str, Mapping[str, str]]
     """Secrets and ConfigMaps by name."""
     added: Mapping[str, str] = field(default_factory=dict)
-    """Environment that an operator adds."""
+    """Environment that an operator adds, and PATH where it is that of another image."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -154,7 +161,7 @@ class Pod:
             self.run_to_end(container)
         (container,) = self.spec["containers"]
         command, environment = self.command(container), self.environment(container)
-        with self.log.open("wb") as log:
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, env=environment, stdout=log, stderr=log, start_new_session=True
             )

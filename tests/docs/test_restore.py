@@ -1,6 +1,5 @@
 """The drill of docs/operations/backup.md: dump, lose everything, restore, start the controller."""
 
-import subprocess
 import time
 from collections.abc import Iterator
 
@@ -16,7 +15,7 @@ from serving.controller.usage_store import UsageStore
 from serving.metered import UsageRow, UsageStatus
 from serving.settings import ControllerSettings
 from serving.usage_views import GroupBy, UsageView
-from tests.metering.postgres import USER, Postgres, binaries
+from tests.metering.postgres import Postgres
 from tests.serving.controller.databases import fresh_database, postgres
 
 ADMIN_KEY, API_KEY = "pa-drill-0123456789", "pk-drill-0123456789"
@@ -32,18 +31,6 @@ def server() -> Iterator[Postgres]:
 
 def settings(url: str) -> ControllerSettings:
     return ControllerSettings(internal_token="t" * 16, controller_port=0, database_url=url)
-
-
-def call(server: Postgres, program: str, *arguments: str, text: bytes = b"") -> bytes:
-    """One of PostgreSQL's programs, as a client; the dump goes through a pipe."""
-    folder = binaries()
-    assert folder is not None
-    where = ["--host=127.0.0.1", f"--port={server.port}", f"--username={USER}"]
-    done = subprocess.run(
-        [str(folder / program), *where, *arguments], input=text, capture_output=True, check=False
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    return done.stdout
 
 
 def usage(number: int) -> UsageRow:
@@ -70,10 +57,10 @@ async def test_platform_is_rebuilt_from_a_dump(server: Postgres) -> None:
     before = await totals(url)
     assert before[0].completion_tokens == 5050
 
-    dump = call(server, "pg_dump", "--format=custom", "drill")
-    call(server, "dropdb", "drill")
-    call(server, "createdb", "drill")
-    call(server, "pg_restore", "--clean", "--if-exists", "--dbname=drill", text=dump)
+    dump = server.client("pg_dump", "--format=custom", "drill")
+    server.client("dropdb", "drill")
+    server.client("createdb", "drill")
+    server.client("pg_restore", "--clean", "--if-exists", "--dbname=drill", text=dump)
 
     assert await totals(url) == before
     async with running(settings(url)) as controller:

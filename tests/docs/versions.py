@@ -12,7 +12,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.helm.chart import ROOT
+from tests.helm.chart import CHART, ROOT
 from tests.helm.clean_environment import install
 
 OLDER = "52e12ffdcd6bc0ce59204555826620ba9895de0c"
@@ -27,9 +27,10 @@ class Version:
     python: Path
     folder: Path
     """Where they run: `tests` of that version is below it."""
+    chart: Path
 
 
-NOW = Version(Path(sys.executable), ROOT)
+NOW = Version(Path(sys.executable), ROOT, CHART)
 
 
 def _git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
@@ -65,4 +66,4 @@ def older(folder: Path) -> Version:
     )
     (at,) = asked.stdout.split()
     assert Path(at).is_relative_to(folder) and not (Path(at) / "leader.py").exists()
-    return Version(python, place)
+    return Version(python, place, source / CHART.relative_to(ROOT))

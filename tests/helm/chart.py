@@ -25,9 +25,9 @@ def rendered(scenario: str) -> dict[str, str]:
     return render(values_of(scenario))
 
 
-def render(values: dict[str, Any]) -> dict[str, str]:
+def render(values: dict[str, Any], folder: Path = CHART) -> dict[str, str]:
     """Renders the chart; raises HelmError where it refuses the values."""
-    with Chart.load(CHART) as chart:
+    with Chart.load(folder) as chart:
         return chart.render(values, name="demo", namespace="llm")
 
 

@@ -97,6 +97,16 @@ class Postgres:
             self._server.wait()
             self._server = None
 
+    def client(self, program: str, *arguments: str, text: bytes = b"") -> bytes:
+        """What one of PostgreSQL's programs says, which is given a text."""
+        folder = binaries()
+        assert folder is not None
+        where = ["--host=127.0.0.1", f"--port={self.port}", f"--username={USER}"]
+        command = [str(folder / program), *where, *arguments]
+        done = subprocess.run(command, input=text, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout
+
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(self._command(program, *arguments), check=True, capture_output=True)
 
