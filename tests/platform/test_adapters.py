@@ -66,6 +66,7 @@ def deployed(platform: Platform, tmp_path: Path) -> Iterator[None]:
     path.write_text(yaml.safe_dump(document))
     done = platform.penstock("deploy", "-f", str(path), "--wait")
     assert done.returncode == 0, done.stderr
+    assert platform.is_listed(NAME)
     yield
     platform.delete(NAME)
     eventually(lambda: not engines(platform), 30, "engines of the deleted model end")
@@ -97,6 +98,7 @@ def test_adapter_is_heard_under_its_name_alone_through_death_and_scale_up(
     added = platform.penstock("adapter", "add", NAME, "pirate", made["pirate"].as_uri())
     assert added.returncode == 0, added.stderr
     assert "loaded in 1 of 1 engines" in added.stderr
+    assert platform.is_listed(PIRATE)
     assert [e["engine_id"] for e in engines(platform)] == [engine["engine_id"]]
     rough = say(client, PIRATE)
     assert rough != plain

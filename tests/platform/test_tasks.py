@@ -43,6 +43,7 @@ def deployed(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> It
         path.write_text(yaml.safe_dump(document))
         done = platform.penstock("deploy", "-f", str(path))
         assert done.returncode == 0, done.stderr
+        assert platform.is_listed(name)
     yield
     for name in NAMES:
         platform.delete(name)

@@ -71,7 +71,7 @@ def test_phases_of_a_wake_are_ordered_and_add_up(
             name = "penstock_cold_start_seconds_count"
             assert f'{name}{{model="traced",phase="{phase}"}} 1.0' in metrics
     finally:
-        assert admin.delete("/models/traced").is_success
+        platform.delete("traced")
 
 
 def test_wake_that_waits_for_rays_next_host_tells_of_it(
@@ -96,7 +96,7 @@ def test_wake_that_waits_for_rays_next_host_tells_of_it(
         assert phases[:4] == ["demand_seen", "decided", "host_started", "bound"]
         assert phases[4:] == PHASES[3:]
     finally:
-        assert admin.delete("/models/traced").is_success
+        platform.delete("traced")
 
         def are_replaced() -> bool:
             now = {host["host_id"] for host in platform.items("hosts")}
