@@ -46,7 +46,7 @@ def steps_of(grammar: Any, most: int = 10_000) -> int:
 
 def test_grammar_within_its_time_goes_on_for_ever() -> None:
     make = grammar_class(Clock())
-    assert steps_of(make(fill_s=0.009, accept_s=0.009)) == 10_000
+    assert steps_of(make(fill_s=0.02, accept_s=0.02)) == 10_000
     grammar = make()
     grammar.fill_bitmask("mask", 3)
     assert grammar.filled == [("mask", 3)]
@@ -55,15 +55,15 @@ def test_grammar_within_its_time_goes_on_for_ever() -> None:
 def test_grammar_that_takes_too_long_is_ended_alone() -> None:
     make = grammar_class(Clock())
     cheap = make(fill_s=0.001)
-    assert steps_of(make(fill_s=0.125)) == 9
-    assert steps_of(make(accept_s=0.125)) == 9
+    assert steps_of(make(fill_s=0.125)) == 6
+    assert steps_of(make(accept_s=0.125)) == 6
     assert steps_of(make(fill_s=5.0)) == 0
     assert steps_of(cheap, 100) == 100
 
 
 def test_one_slow_step_is_forgiven() -> None:
     make = grammar_class(Clock())
-    grammar = make(fill_s=0.9)
+    grammar = make(fill_s=0.4)
     grammar.fill_bitmask("mask", 0)
     grammar.fill_s = 0.01
     assert steps_of(grammar, 1000) == 1000
@@ -76,5 +76,5 @@ def test_what_the_grammar_itself_refuses_is_refused() -> None:
 
 def test_several_tokens_at_once_count_each() -> None:
     make = grammar_class(Clock())
-    grammar = make(accept_s=0.09)
+    grammar = make(accept_s=0.2)
     assert all(grammar.accept_tokens("request", [1, 2, 3, 4, 5]) for _ in range(1000))
