@@ -3,7 +3,8 @@
 import asyncio
 import random
 import re
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ ID = re.compile(r"([0-9a-f]{32})-\d+")
 MAX_TRIES = 4
 PATIENCE_S = 60.0
 """How long a tenant waits that does not leave by chance."""
+HEARD_WITHIN_S = 0.5
+"""In which a gateway on a busy machine hears that a tenant has left, and settles the request."""
 
 
 @dataclass(slots=True)
@@ -50,7 +53,8 @@ class Tenants:
         self._model = model
         self._chance = random.Random(seed)
         self.tries: list[Try] = []
-        self.in_flight: Counter[int] = Counter()  # by gateway
+        self._in_flight: Counter[int] = Counter()  # by gateway
+        self._ended: deque[tuple[int, float]] = deque(maxlen=1000)  # gateway, monotonic seconds
         self.done = 0
 
     async def run(self, requests: int, concurrency: int) -> None:
@@ -60,6 +64,12 @@ class Tenants:
     async def run_until(self, stop: asyncio.Event, concurrency: int, pause_s: float) -> None:
         """Makes requests until it is stopped; each caller rests between two of its own."""
         await self._call(iter(lambda: not stop.is_set(), False), concurrency, pause_s)
+
+    def unsettled(self, gateway: int) -> int:
+        """How many requests the gateway may not have settled yet, at most."""
+        since_s = time.monotonic() - HEARD_WITHIN_S
+        lately = sum(where == gateway and at_s > since_s for where, at_s in self._ended)
+        return self._in_flight[gateway] + lately
 
     async def _call(self, turns: Iterator[object], concurrency: int, pause_s: float) -> None:
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
@@ -91,7 +101,7 @@ class Tenants:
         for _ in range(MAX_TRIES):
             one = Try(chance.randrange(len(self._urls)), bool(body.get("stream")))
             self.tries.append(one)
-            self.in_flight[one.gateway] += 1
+            self._in_flight[one.gateway] += 1
             try:
                 async with asyncio.timeout(leaves_s or PATIENCE_S):
                     await self._try(session, body, one)
@@ -100,7 +110,8 @@ class Tenants:
             except (aiohttp.ClientError, OSError):
                 pass
             finally:
-                self.in_flight[one.gateway] -= 1
+                self._in_flight[one.gateway] -= 1
+                self._ended.append((one.gateway, time.monotonic()))
             if one.complete or one.left or (one.got and chance.random() < 0.5):
                 return
             await asyncio.sleep(chance.uniform(0.05, 0.3))

@@ -71,8 +71,8 @@ async def _play(plan: Plan, platform: Platform) -> list[str]:
 
 
 async def _kill_all(plan: Plan, platform: Platform, tenants: Tenants, chance: random.Random) -> int:
-    """Kills each victim once, at random moments of the load; returns what was in flight at the
-    gateway that died."""
+    """Kills each victim once, at random moments of the load; returns what the gateway that died
+    may not have settled."""
     moments = chance.sample(range(plan.requests // 10, plan.requests * 9 // 10), len(VICTIMS))
     deaths = [
         _kill(victim, moment, chance.randrange(2), chance.uniform(*AWAY_S), platform, tenants)
@@ -88,7 +88,7 @@ async def _kill(
         await asyncio.sleep(0.005)
     print(f"  after {tenants.done} requests: kill -9 of the {victim}", flush=True)
     if victim == "gateway":
-        at_death = tenants.in_flight[which]
+        at_death = tenants.unsettled(which)
         await _restart(platform.gateways[which], away_s)
         return at_death
     if victim == "engine":
@@ -123,7 +123,7 @@ def _print_summary(
         f"  {plan.database}: {plan.requests} requests in {loaded_s:.0f} s, {len(tries)} tries, "
         f"{sum(one.complete for one in tries)} complete, {sum(one.left for one in tries)} left; "
         f"{len(stored.usage)} rows {by_status}, {len(stored.attempts)} attempts, {died} died with "
-        f"their engine; {at_deaths} in flight at a gateway's death",
+        f"their engine; {at_deaths} unsettled at a gateway's death, at most",
         flush=True,
     )
 

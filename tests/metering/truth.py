@@ -80,7 +80,7 @@ def faults(
         stored: Our tables.
         tries: What tenants saw.
         tally: What fake engines counted.
-        at_deaths: Requests that were in flight at gateways when these were killed.
+        at_deaths: Requests that gateways may not have settled when these were killed.
     """
     return [
         *_served_faults(tries),
@@ -176,7 +176,7 @@ def _sum_faults(stored: Stored, at_deaths: int) -> list[str]:
     found = []
     unknown = sum(row.status == "unknown" for row in stored.usage.values())
     if unknown > at_deaths:
-        found.append(f"{unknown} unknown, but {at_deaths} in flight at the gateways' deaths")
+        found.append(f"{unknown} unknown, but {at_deaths} unsettled at the gateways' deaths")
     rows = stored.usage.values()
     summed = (len(rows), sum(r.prompt for r in rows), sum(r.completion for r in rows))
     if summed != stored.hours:
