@@ -70,6 +70,7 @@ def two_engines(platform: Platform, tmp_path_factory: pytest.TempPathFactory) ->
     done = platform.penstock("deploy", "-f", str(path))
     assert done.returncode == 0, done.stderr
     eventually(lambda: len(engines(platform)) == 2, 60, "two engines are ready")
+    assert platform.is_listed(NAME)
     yield
     platform.delete(NAME)
     eventually(lambda: not engines(platform), 30, "its engines end")

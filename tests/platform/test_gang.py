@@ -41,6 +41,7 @@ def wide(platform: Platform, tmp_path: Path) -> Iterator[None]:
     path.write_text(yaml.safe_dump(document))
     done = platform.penstock("deploy", "-f", str(path), "--no-wait")
     assert done.returncode == 0, done.stderr
+    assert platform.is_listed(NAME)
     yield
     assert platform.penstock("delete", NAME).returncode == 0
     eventually(lambda: not busy(platform), PATIENCE_S, "its hosts are free again")
@@ -59,10 +60,8 @@ def serving(platform: Platform) -> list[str]:
 
 def ranks(platform: Platform) -> list[psutil.Process]:
     """The processes that compute for it: engines of one rank have none of this name."""
-    launchers = [p for p in platform.processes() if "serving.engine.launcher" in p.cmdline()]
-    launcher = min(launchers, key=psutil.Process.create_time)  # a fork is called so for a moment
     found = []
-    for process in launcher.children(recursive=True):
+    for process in platform.part("serving.engine.launcher").children(recursive=True):
         try:
             if "Worker" in process.name():
                 found.append(process)

@@ -70,6 +70,7 @@ def deploy(
     path = written(folder, name, source, **fields)
     done = platform.penstock("deploy", "-f", str(path), *flags)
     assert done.returncode == 0, done.stderr
+    assert platform.is_listed(name)
 
 
 def written(folder: Path, name: str, source: Path, **fields: Any) -> Path:
