@@ -10,6 +10,7 @@ import orjson
 
 from models.errors import BadRequestError
 from serving.gateway.fields import JsonObject, encode_json
+from serving.gateway.prompts import count_answers
 
 MAX_TOKEN_IDS = {"logit_bias": 1024, "allowed_token_ids": 1024, "stop_token_ids": 100}
 """Entries of one. vLLM's sampler on GPUs has room for 1024, 1024 and 128 of a request, the model's
@@ -241,10 +242,7 @@ def _check_structured(given: object) -> None:
 
 
 def _check_completions(fields: JsonObject) -> None:
-    prompt, n = fields.get("prompt"), fields.get("n")
-    if not isinstance(prompt, list) or not prompt or isinstance(prompt[0], int):
-        return
-    if len(prompt) * (n if isinstance(n, int) else 1) > MAX_COMPLETIONS:
+    if isinstance(fields.get("prompt"), list) and count_answers(fields) > MAX_COMPLETIONS:
         raise BadRequestError(f"prompts times n must be at most {MAX_COMPLETIONS}", param="prompt")
 
 

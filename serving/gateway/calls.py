@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from serving.gateway.fields import JsonObject
-from serving.gateway.prompts import read_prompt
+from serving.gateway.prompts import count_answers, read_prompt
 
 OURS = ("service_tier", "session_id")
 """Fields that the queue and the balancer read, and the engine never hears of."""
@@ -27,7 +27,7 @@ class Call:
     stream: bool
     body: bytes  # goes to the engine
     max_tokens: int | None = None  # of each answer; None where the tenant did not say
-    n: int = 1  # answers asked for
+    n: int = 1  # answers asked for, to all prompts together
     service_tier: str | None = None  # as the tenant said it: one of checks.SERVICE_TIERS
     prompt_bytes: int = 0  # of the prompt's text; 4 for each token where it is given in tokens
     session: str = ""  # what the tenant says that related requests have in common
@@ -76,13 +76,12 @@ class Reading:
             sent["model"] = model
         body = self.encode(sent)  # first: what is nested too deeply ends here
         prompt = read_prompt(fields)
-        n = fields.get("n")
         return Call(
             model=self.model,
             stream=stream,
             body=body,
             max_tokens=self._max_tokens(),
-            n=n if isinstance(n, int) else 1,
+            n=count_answers(fields),
             service_tier=tier if isinstance(tier, str) else None,
             prompt_bytes=prompt.size,
             session=session,

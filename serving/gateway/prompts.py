@@ -26,6 +26,14 @@ class Prompt:
     prefix: bytes
 
 
+def count_answers(fields: JsonObject) -> int:
+    """How many answers a request asks for: `n` to each of its prompts."""
+    n, prompt, prompts = fields.get("n"), fields.get("prompt"), 1
+    if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
+        prompts = len(prompt)
+    return prompts * (n if isinstance(n, int) else 1)
+
+
 def read_prompt(fields: JsonObject) -> Prompt:
     """Walks through the texts of a request."""
     size = 0

@@ -77,9 +77,13 @@ def test_call_says_what_limits_and_queue_want_to_know() -> None:
     assert CHAT.read(chat()).call().max_tokens is None
 
 
-@pytest.mark.parametrize("prompt", ["hi", ["hi", "there"], [1, 2, 3], [[1], [2]], ""])
-def test_completion_takes_every_kind_of_prompt(prompt: object) -> None:
-    assert COMPLETION.read(json.dumps({"model": "demo", "prompt": prompt}).encode())
+@pytest.mark.parametrize(
+    ("prompt", "prompts"),
+    [("hi", 1), (["hi", "there"], 2), ([1, 2, 3], 1), ([[1], [2]], 2), ("", 1)],
+)
+def test_completion_takes_every_kind_of_prompt(prompt: object, prompts: int) -> None:
+    body = json.dumps({"model": "demo", "prompt": prompt, "n": 3}).encode()
+    assert COMPLETION.read(body).call().n == 3 * prompts
 
 
 @pytest.mark.parametrize(
