@@ -86,12 +86,16 @@ class Traces:
     def first_token(self, model: str, token: FirstToken) -> Trace | None:
         """The causing request was answered; returns the trace that this completes, if any.
 
-        The beginning is then known better than from the report that told of the demand.
+        The beginning is then known better than from the report that told of the demand. What the
+        start had behind it by then, as one that was decided when an engine died, is no part of what
+        this request waited for.
         """
         for trace in reversed(self._by_model.get(model, ())):
             mine = (trace.start_id, trace.engine_id) == (token.start_id, token.engine_id)
             if mine and trace.waited_s is None and trace.failed_at is None:
-                trace.marks[StartPhase.DEMAND_SEEN] = token.at - token.after_s
+                began_at = token.at - token.after_s
+                trace.marks = {phase: max(at, began_at) for phase, at in trace.marks.items()}
+                trace.marks[StartPhase.DEMAND_SEEN] = began_at
                 trace.marks[StartPhase.FIRST_TOKEN] = token.at
                 trace.waited_s = token.after_s
                 self._changed[trace.engine_id] = trace

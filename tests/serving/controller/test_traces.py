@@ -32,6 +32,17 @@ def test_first_token_completes_the_start_it_was_caused_by() -> None:
     assert traces.of("guide")[1].waited_s is None
 
 
+def test_start_that_was_on_its_way_took_nothing_of_the_wait_until_the_request_came() -> None:
+    traces = Traces()
+    early = engine("eng-1")
+    early.marks |= {StartPhase.DECIDED: 99.0, StartPhase.BOUND: 100.2}
+    traces.routed(early)
+    done = traces.first_token("guide", token("eng-1"))
+    assert done is not None
+    began = 100.6 - 0.61
+    assert [at for _, at in done.ordered()] == [began, began, 100.2, 100.5, 100.6]
+
+
 def test_traces_keep_the_last_starts_of_models_that_are_deployed() -> None:
     traces = Traces()
     for number in range(KEPT + 5):
