@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from models.errors import ConflictError
 from serving.gateway.connection import TenantConnection
 from serving.gateway.handover import Handover
+from serving.gateway.pages import collapse_heap
 from serving.gateway.pulse import beat
 from serving.logs import get_logger
 from serving.settings import GatewaySettings
@@ -139,4 +140,5 @@ def run(app: FastAPI, settings: GatewaySettings, handover: Handover | None = Non
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_AFTER, 20, 50)
+    log.info("heap_on_huge_pages", mib=collapse_heap() // 2**20)
     make_server(app, settings, handover).run(sockets=[listening])
