@@ -6,6 +6,7 @@ same at a higher price (docs/decisions/0010).
 
 import os
 import shlex
+import shutil
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -20,6 +21,12 @@ TAG = f"cp311-abi3-{sysconfig.get_platform().replace('-', '_').replace('.', '_')
 """Python 3.11's stable interface, which later ones keep."""
 
 
+def can_compile() -> bool:
+    """Whether there are a compiler and Python's headers."""
+    headers = Path(sysconfig.get_path("include"))
+    return shutil.which(_compiler()[0]) is not None and (headers / "Python.h").is_file()
+
+
 def compile_module(source: Path, target: Path) -> None:
     """Makes a module of C, which replaces one that somebody may be importing.
 
@@ -27,15 +34,18 @@ def compile_module(source: Path, target: Path) -> None:
         OSError: If there is no compiler.
         subprocess.CalledProcessError: If it fails; what it said is in `stderr`.
     """
-    compiler = shlex.split(os.environ.get("CC") or "cc")
     headers = f"-I{sysconfig.get_path('include')}"
     made = target.with_suffix(f".{os.getpid()}")
-    command = [*compiler, *FLAGS, headers, str(source), "-o", str(made)]
+    command = [*_compiler(), *FLAGS, headers, str(source), "-o", str(made)]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True)
         made.replace(target)
     finally:
         made.unlink(missing_ok=True)
+
+
+def _compiler() -> list[str]:
+    return shlex.split(os.environ.get("CC") or "cc")
 
 
 class CompileHook(BuildHookInterface[Any]):

@@ -21,6 +21,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from hatch_build import can_compile
 from tests.helm.chart import CHART, ROOT
 from tests.helm.clean_environment import install
 
@@ -104,7 +105,7 @@ def test_wheel_has_the_servers_which_ask_for_their_settings(run: Run, module: st
     assert "PENSTOCK_INTERNAL_TOKEN" in done.stderr
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler is installed")
+@pytest.mark.skipif(not can_compile(), reason="no C compiler with Python's headers is installed")
 def test_wheel_has_the_compiled_way_of_a_chunk(run: Run) -> None:
     code = "from serving.gateway import passage; print(passage.COMPILED)"
     assert run("-c", code).stdout == "True\n"

@@ -2,7 +2,6 @@
 
 import gc
 import importlib.util
-import shutil
 import subprocess
 import weakref
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hatch_build import FLAGS, SOURCE, compile_module
+from hatch_build import FLAGS, SOURCE, can_compile, compile_module
 from serving.gateway import passage
 from tests.serving.gateway.chunks import END, WORD, chunk
 
@@ -25,8 +24,8 @@ BREAKING = [b'{"error"', b'"usage"', b"\r\n", b"\n", b"0", b"fff\r\n", b"data: {
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     """The module of C, of what its source says now."""
-    if shutil.which("cc") is None:
-        pytest.skip("no C compiler is installed")
+    if not can_compile():
+        pytest.skip("no C compiler with Python's headers is installed")
     target = tmp_path_factory.mktemp("compiled") / "_passage.abi3.so"
     compile_module(ROOT / SOURCE, target)
     spec = importlib.util.spec_from_file_location("_passage", target)
@@ -162,8 +161,8 @@ def test_connection_that_knows_its_own_way_is_collected(
 
 
 def test_source_compiles_without_a_warning(tmp_path: Path) -> None:
-    if shutil.which("cc") is None:
-        pytest.skip("no C compiler is installed")
+    if not can_compile():
+        pytest.skip("no C compiler with Python's headers is installed")
     assert {"-Wall", "-Wextra"} <= set(FLAGS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CC", "cc -Werror")
