@@ -43,20 +43,13 @@ static int is_framed(const char *data, Py_ssize_t size) {
     return 1;
 }
 
-static Py_ssize_t count_events(const char *data, Py_ssize_t size) {
+static Py_ssize_t events_in(const char *data, Py_ssize_t size) {
     if (!is_framed(data, size) || find(data, size, ERROR_MARK) || find(data, size, USAGE_FIELD))
         return -1;
     Py_ssize_t count = 0;
     for (const char *at = data, *end = data + size; (at = find(at, end - at, EVENT)); count++)
         at += strlen(EVENT);
     return count;
-}
-
-static PyObject *events_in(PyObject *Py_UNUSED(module), PyObject *given) {
-    char *data;
-    Py_ssize_t size;
-    if (PyBytes_AsStringAndSize(given, &data, &size) < 0) return NULL;
-    return PyLong_FromSsize_t(count_events(data, size));
 }
 
 /* --- the class -------------------------------------------------------------------------------- */
@@ -75,7 +68,7 @@ static PyObject *data_received(PyObject *object, PyObject *given) {
         char *data;
         Py_ssize_t size, events;
         if (PyBytes_AsStringAndSize(given, &data, &size) < 0) return NULL;
-        if ((events = count_events(data, size)) >= 0) {
+        if ((events = events_in(data, size)) >= 0) {
             self->passed += events;
             PyObject *way = Py_NewRef(self->way); /* which it may itself take away */
             PyObject *done = PyObject_CallFunctionObjArgs(way, given, NULL);
@@ -147,15 +140,10 @@ static int fill(PyObject *module) {
     return failed;
 }
 
-static PyMethodDef functions[] = {
-    {"events_in", events_in, METH_O, "How many events may pass; -1 where they may not."},
-    {NULL, NULL, 0, NULL},
-};
-
 static PyModuleDef_Slot parts[] = {{Py_mod_exec, fill}, {0, NULL}};
 
 static struct PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, "_passage", "passage.py, compiled.", 0, functions, parts,
+    PyModuleDef_HEAD_INIT, "_passage", "passage.py, compiled.", 0, NULL, parts,
     NULL, NULL, NULL,
 };
 

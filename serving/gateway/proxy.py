@@ -219,10 +219,9 @@ class Proxy:
                 visit.dispatched_s = time.monotonic()
                 way.dispatched()
                 if not again:
+                    observe = self._metrics.queue_wait_of(visit.base).observe
                     waited_s = visit.dispatched_s - visit.began_s
-                    asyncio.get_running_loop().call_soon(
-                        self._tell_queue_wait, visit.base, waited_s
-                    )
+                    asyncio.get_running_loop().call_soon(observe, waited_s)
                 verdict = await self._attempt(call, lane, endpoint, visit, way, tenant, send)
                 if verdict is Verdict.ANSWERED:
                     return
@@ -339,17 +338,14 @@ class Proxy:
 
     def _note_first_byte(self, lane: Lane, visit: Visit) -> None:
         visit.first_byte_s = time.monotonic()
+        after_s = visit.first_byte_s - visit.began_s
         # What is told of it waits until it has gone out, which is when this task waits next.
         loop = asyncio.get_running_loop()
-        loop.call_soon(self._tell_first_byte, lane, visit, time.time(), visit.first_byte_s)
+        loop.call_soon(self._tell_first_byte, lane, visit, time.time(), after_s)
 
-    def _tell_first_byte(self, lane: Lane, visit: Visit, at: float, first_byte_s: float) -> None:
-        after_s = first_byte_s - visit.began_s
+    def _tell_first_byte(self, lane: Lane, visit: Visit, at: float, after_s: float) -> None:
         self._metrics.ttft_of(visit.base).observe(after_s, {"usage_id": visit.usage_id})
         lane.note_first_token(visit.start_id, visit.engine_id, at, after_s)
-
-    def _tell_queue_wait(self, base: str, waited_s: float) -> None:
-        self._metrics.queue_wait_of(base).observe(waited_s)
 
     async def _stream(
         self,
