@@ -3,8 +3,8 @@
 It runs each TICK_S, and at once when it is kicked. After a start it binds and publishes nothing
 until all hosts have registered, or GRACE_S have passed: what runs is adopted, not restarted.
 
-Past 300 lines, because it wires all that sees, decides and carries out: what one of these parts
-works out stands in a module of its own, and here only who is asked when.
+It wires all that sees, decides and carries out: what one of these parts works out stands in a
+module of its own, and here only who is asked when.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from copy import copy
 
 from serving.controller import adapters
+from serving.controller.announcements import Announcements
 from serving.controller.binder import Bind, Life, UnbindReason
 from serving.controller.bindings import Bindings
 from serving.controller.demand import Gateways
@@ -20,8 +21,9 @@ from serving.controller.events import EventLog
 from serving.controller.fleet import Fleet
 from serving.controller.gang_plan import plan_with_gangs
 from serving.controller.gangs import Gangs
+from serving.controller.hearing import Hearing
 from serving.controller.moment import Moment, now
-from serving.controller.observed import Engine, Host
+from serving.controller.observed import Host
 from serving.controller.pool_sizes import PoolSizes
 from serving.controller.prefetch import spread
 from serving.controller.recorded import Recorded
@@ -37,11 +39,9 @@ from serving.controller.traces import Traces
 from serving.protocol import (
     DemandReply,
     DemandReport,
-    EndpointRoute,
     EnginePhase,
     EngineReport,
     HostRegistration,
-    StartPhase,
 )
 from serving.settings import ControllerSettings, named_secrets
 
@@ -55,9 +55,6 @@ SUCCESSOR_GRACE_S = 6.0
 STALLED_S = 1.0
 """After a pause of our own, as on a machine that was suspended, reports wait to be read: nobody is
 taken for silent before they are."""
-
-SHORTAGE_S = 2.0
-"""A wait for a host that is shorter is part of a swap, and no news."""
 
 
 def alone() -> bool:
@@ -93,17 +90,18 @@ class ControlLoop:
         self._secrets = named_secrets(settings.secrets_dir)
         self._registry = registry
         self._events = events
-        self._telemetry = telemetry
         self._clock = clock
         self._may_act = may_act
         self._grace_s = grace_s
         self._bindings = Bindings(self.fleet, registry, events, self.traces)
         self._gangs = Gangs(self.fleet)
         self._standings = Standings(self.fleet, self.targets, self._bindings)
-        self._elsewhere: list[tuple[str, EndpointRoute]] = []  # by model; others run them
+        self._announcements = Announcements(events, telemetry, self.traces)
+        self._hearing = Hearing(
+            self.fleet, self.gateways, self.rollouts, self.traces, telemetry, events, self.kick
+        )
         self._settled_after_s: float | None = None
         self._stepped_s: float | None = None
-        self._waiting_since: dict[str, float] = {}
         self._kicked = asyncio.Event()
 
     # --- what others tell ---------------------------------------------------------------------
@@ -118,15 +116,7 @@ class ControlLoop:
         enrolled = enrol(registration, self.fleet, self._registry, moment)
         for earlier in enrolled.replaced:
             self._bindings.host_lost(earlier, moment)
-        if enrolled.is_new:
-            found = enrolled.adopted
-            self._events.record(
-                "host_joined",
-                f"{registration.host_id} on {registration.node} joins pool {registration.pool}"
-                + (" with a running engine" if found else ""),
-                model=found.model if found else None,
-                engine_id=found.engine_id if found else None,
-            )
+        self._announcements.joined(enrolled)
         if enrolled.adopted is not None:
             self.targets.found_running(enrolled.adopted.model, moment)
         spread(self.fleet, self._registry)
@@ -143,59 +133,14 @@ class ControlLoop:
             self.gateways.note_killed(report.engine_id, self._clock().s)
         if host.observe(report, self._clock().s):
             self.kick()
-            self._note_adapters(before, host.engine)
+            self._announcements.adapted(before, host.engine)
         if host.engine is not None and (model := self._registry.find(host.engine.model)):
             self.targets.capacities.observe(model, host.engine)
         return True
 
-    def _note_adapters(self, before: Engine | None, engine: Engine | None) -> None:
-        if engine is None:
-            return
-        for kind, message in adapters.news(before, engine):
-            self._events.record(kind, message, model=engine.model, engine_id=engine.engine_id)
-
     def hear(self, report: DemandReport) -> DemandReply:
         """A gateway tells of its demand, and gets its leases."""
-        self.gateways.hear(report, self._clock().s)
-        self.rollouts.hear(report)
-        for demand in report.models:
-            for token in demand.first_tokens:
-                if (trace := self.traces.first_token(demand.model, token)) is not None:
-                    self._telemetry.observe_first_token(trace)
-        if any(d.queued and not self._has_ready(d.model) for d in report.models):
-            self.kick()
-        self._hear_trouble(report)
-        return DemandReply(
-            quarantined=self.gateways.quarantined(report.gateway_id),
-            killed=self.gateways.killed(self._clock().s),
-            leases=self._leases(report.gateway_id),
-        )
-
-    def _leases(self, gateway_id: str) -> dict[str, int]:
-        leases = {
-            engine.engine_id: self.gateways.lease(gateway_id, engine.model, engine.slots)
-            for engine in self.fleet.bound()
-            if engine.life is Life.READY
-        }
-        for model, route in self._elsewhere:
-            leases[route.engine_id] = self.gateways.lease(
-                gateway_id, model, route.slots, looks_ahead=False
-            )
-        return leases
-
-    def _hear_trouble(self, report: DemandReport) -> None:
-        """Engines that hang, and requests that engines died of."""
-        for engine in self.fleet.bound() if report.suspect else ():
-            if engine.engine_id in report.suspect and engine.life is Life.READY:
-                engine.hung = True
-                self.kick()
-        for request in report.quarantined:
-            engines = ", ".join(request.engine_ids)
-            self._events.record(
-                "request_quarantined",
-                f"request {request.request_id} is refused for a while: {engines} died of it",
-                model=request.model,
-            )
+        return self._hearing.hear(report, self._clock().s)
 
     def changed(self, model: str) -> None:
         """The model was deployed or deleted: its failures are forgotten."""
@@ -249,7 +194,7 @@ class ControlLoop:
         self._roll_out(models, moment)
         waiting = self._bind(models, demands, moment)
         adapters.follow(self.fleet, self._registry)
-        self._note_shortage(waiting, moment)
+        self._announcements.short(waiting, self._standings, moment.s)
         self._publish(everyone, waiting, moment)
 
     def _drop_silent(self, moment: Moment) -> None:
@@ -320,18 +265,6 @@ class ControlLoop:
         self.rollouts.follow(models, running, moment.at)
         self.rollouts.step(self._bindings.starts, ready, moment.at)
 
-    def _note_shortage(self, waiting: frozenset[str], moment: Moment) -> None:
-        """Tells once of each model that waits for a host for longer than one takes to drain."""
-        for name in self._waiting_since.keys() - waiting:
-            del self._waiting_since[name]
-        for name in waiting:
-            since_s = self._waiting_since.setdefault(name, moment.s)
-            if moment.s - since_s >= SHORTAGE_S:
-                self._waiting_since[name] = float("inf")
-                self._events.record(
-                    "no_host", self.standing(name).reason or "waits for a host", model=name
-                )
-
     def _publish(
         self, models: list[DeployedModel], waiting: frozenset[str], moment: Moment
     ) -> None:
@@ -347,27 +280,11 @@ class ControlLoop:
             )
             for model in models
         ]
-        self._elsewhere = [(r.name, one) for r in routes for one in r.endpoints if one.external]
+        self._hearing.elsewhere = [
+            (r.name, one) for r in routes for one in r.endpoints if one.external
+        ]
         self.routes.publish(routes)
         self.traces.keep_only(model.name for model in models)
         for engine in self.fleet.bound():
             if engine.life is Life.READY and not engine.announced:
-                self._announce(engine)
-
-    def _announce(self, engine: Engine) -> None:
-        """The engine has just been routed for the first time."""
-        engine.announced = True
-        routed_at = self._clock().at
-        engine.marks[StartPhase.ROUTED] = routed_at
-        self._telemetry.observe_start(engine)
-        self.traces.routed(engine)
-        took_s = routed_at - min(engine.marks.values())
-        self._events.record(
-            "ready",
-            f"engine on {engine.host_id} is ready after {took_s:.2f}s",
-            model=engine.model,
-            engine_id=engine.engine_id,
-        )
-
-    def _has_ready(self, model: str) -> bool:
-        return any(engine.life is Life.READY for engine in self.fleet.bound(model))
+                self._announcements.ready(engine, self._clock().at)

@@ -66,7 +66,7 @@ async def test_loop_marks_each_phase_of_a_start_in_order(world: World) -> None:
     assert sorted(engine.marks, key=list(StartPhase).index) == reached
     marks = [engine.marks[phase] for phase in reached]
     assert marks == sorted(marks)
-    text = world.loop._telemetry.render(world.loop.fleet, {"guide": 1}, ["cpu"]).decode()
+    text = world.telemetry.render(world.loop.fleet, {"guide": 1}, ["cpu"]).decode()
     assert 'penstock_cold_start_seconds_count{model="guide",phase="routed"} 1.0' in text
     assert 'penstock_engines{model="guide",phase="ready"} 1.0' in text
     assert 'penstock_hosts{pool="cpu",state="free"} 1.0' in text

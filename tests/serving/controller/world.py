@@ -103,6 +103,7 @@ class World:
     registry: Registry
     events: EventLog
     loop: ControlLoop = field(init=False)
+    telemetry: Telemetry = field(init=False)
     settings: ControllerSettings = field(default_factory=settings)
     moment: Moment = field(default_factory=lambda: Moment(1000.0, 1_800_000_000.0))
     told: list[str] = field(default_factory=list)
@@ -123,8 +124,9 @@ class World:
 
     def restart(self) -> None:
         """The controller's memory is gone."""
+        self.telemetry = Telemetry()
         self.loop = ControlLoop(
-            self.settings, self.registry, self.events, Telemetry(), clock=lambda: self.moment
+            self.settings, self.registry, self.events, self.telemetry, clock=lambda: self.moment
         )
 
     def host(self, host_id: str, **fields: Any) -> FakeHost:
