@@ -9,7 +9,9 @@ over. Client and upstream read the same clock, so that a chunk's delay is that o
 import asyncio
 import gc
 import json
+import os
 import re
+import select
 import sys
 import time
 from dataclasses import asdict, dataclass, field
@@ -199,9 +201,17 @@ async def run(plan: Plan) -> Findings:
 
 
 def say(what: object) -> None:
-    """One line of JSON, at once."""
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
+    """One line of JSON, at once, and all of it.
+
+    A write to a full pipe that is interrupted, as by a stop of the process, has written a part; of
+    that Python's own stdout drops the rest where it is unbuffered (PYTHONUNBUFFERED).
+    """
+    out, rest = sys.stdout.fileno(), memoryview(json.dumps(what).encode() + b"\n")
+    while rest:
+        try:
+            rest = rest[os.write(out, rest) :]
+        except BlockingIOError:
+            select.select([], [out], [])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
 import socket
+import subprocess
+import sys
 
 import psutil
 import pytest
@@ -54,6 +57,23 @@ def test_part_that_fails_is_named_and_does_not_end_the_others() -> None:
 def test_parts_are_chosen_one_by_one() -> None:
     assert bench_gateway.parse([]).parts == list(bench_gateway.PARTS)
     assert bench_gateway.parse(["--parts", "thousand"]).parts == ["thousand"]
+
+
+def test_what_a_load_found_is_whole_though_its_pipe_was_full() -> None:
+    """Non-blocking, a full pipe takes a part, as it does of a process that is stopped amid it."""
+    found = [1_000_000] * 60_000
+    code = f"from scripts.peers import load; load.say({{'delays_us': {found[:1]} * {len(found)}}})"
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=theirs, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    ) as child:
+        os.close(theirs)
+        with os.fdopen(ours, "rb") as read:
+            line = read.read()
+    assert child.returncode == 0
+    assert len(line) > 2**18
+    assert json.loads(line) == {"delays_us": found}
 
 
 def test_load_that_does_not_end_is_given_up() -> None:
