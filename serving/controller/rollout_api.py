@@ -83,15 +83,23 @@ async def _hold(name: str, here: Controller, deed: Deed, *, paused: bool) -> Rol
     model = here.registry.get(name)
     others = any(not model.has_engine_of(e.revision) for e in here.loop.fleet.bound(name))
     replaces = model.revision if others else None
-    if not here.loop.rollouts.pause(name, paused, replaces=replaces):
-        raise ConflictError(
-            f"{name} has no rollout on its way" if paused else f"no rollout of {name} is paused",
-            hint=f"`penstock rollout status {name}` says how its revision stands",
-        )
+    rollouts = here.loop.rollouts
+    if not rollouts.can_pause(name, paused, replaces=replaces):
+        raise _nothing_to_hold(name, paused=paused)
+    # First what can fail: a deed that is not in the log is not done. The rollout may end meanwhile.
     async with here.store.transaction() as db:
         await audit.write(db, deed, "rollout.pause" if paused else "rollout.resume", name)
+    if not rollouts.pause(name, paused, replaces=replaces):
+        raise _nothing_to_hold(name, paused=paused)
     here.loop.kick()
     return _view(here, model)
+
+
+def _nothing_to_hold(name: str, *, paused: bool) -> ConflictError:
+    return ConflictError(
+        f"{name} has no rollout on its way" if paused else f"no rollout of {name} is paused",
+        hint=f"`penstock rollout status {name}` says how its revision stands",
+    )
 
 
 def _view(here: Controller, model: DeployedModel) -> RolloutView:

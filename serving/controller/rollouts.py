@@ -134,6 +134,12 @@ class Rollouts:
                 case Verdict.STAYS:
                     self._canaries[name] = after
 
+    def can_pause(self, model: str, paused: bool, *, replaces: int | None = None) -> bool:
+        """Whether `pause` would find a rollout to hold, or to let go on."""
+        if model in self._canaries:
+            return True
+        return replaces is not None if paused else model in self._held
+
     def pause(self, model: str, paused: bool, *, replaces: int | None = None) -> bool:
         """Holds a rollout where it is, or lets it go on; False where there is none.
 

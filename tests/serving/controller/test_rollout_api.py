@@ -125,6 +125,36 @@ async def test_deploy_ends_with_why_the_new_revision_does_not_start(
     assert endpoint.revision == 1
 
 
+@pytest.mark.parametrize("canary", [None, CANARY])
+async def test_pause_that_is_not_in_the_audit_log_is_not_done(
+    served: Served, database_url: str, canary: dict[str, Any] | None
+) -> None:
+    await serving(served)
+    await served.deploy(**other(scaling=ALWAYS, rollout={"canary": canary}))
+    rollouts, path = served.controller.loop.rollouts, "/admin/v1/models/guide/rollout"
+    async with asyncio.timeout(30):
+        while canary and rollouts.of("guide") is None:  # noqa: ASYNC110  # the loop runs by itself
+            await asyncio.sleep(0.01)
+    engine = create_async_engine(database_url)
+
+    async def rename(audit: str, other: str) -> None:
+        async with engine.begin() as connection:
+            await connection.execute(text(f"ALTER TABLE {audit} RENAME TO {other}"))
+
+    async def is_paused() -> bool:
+        view = (await served.admin.get(path)).json()
+        return bool((view["canary"] or view)["paused"])
+
+    for verb, before in (("pause", False), ("resume", True)):
+        await rename("audit", "away")
+        assert (await served.admin.post(f"{path}/{verb}")).status_code == 503
+        assert await is_paused() is before
+        await rename("away", "audit")
+        assert (await served.admin.post(f"{path}/{verb}")).status_code == 200
+        assert await is_paused() is not before
+    await engine.dispose()
+
+
 async def test_pause_without_a_rollout_is_told(served: Served) -> None:
     await served.deploy()
     answer = await served.admin.post("/admin/v1/models/guide/rollout/pause")
