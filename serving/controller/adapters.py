@@ -6,9 +6,9 @@ A change of a model's adapters takes no new engine: the hosts of those that run 
 from collections.abc import Iterable, Iterator
 
 from models.manifest import AdapterSpec
-from serving.controller.binder import Life
 from serving.controller.fleet import Fleet
 from serving.controller.observed import Engine
+from serving.controller.placement import Life
 from serving.controller.registry import DeployedModel, Registry
 from serving.protocol import AdapterReport, AdapterRoute
 

@@ -9,10 +9,10 @@ from models.errors import NotFoundError
 from models.manifest import AdapterSpec, Manifest, parse_manifest
 from serving.adapters import AdapterView, NewAdapter
 from serving.controller import audit
-from serving.controller.binder import Life
 from serving.controller.callers import Deed, Here, require_permission
 from serving.controller.context import Controller
 from serving.controller.deploys import admit
+from serving.controller.placement import Life
 from serving.controller.registry import DeployedModel
 from serving.views import Applied, Items
 

@@ -4,12 +4,12 @@ import secrets
 
 from models.profile import with_profile
 from serving.controller import dormitory
-from serving.controller.binder import Bind, Life, Unbind, UnbindReason
 from serving.controller.demand import Demand
 from serving.controller.events import EventLog
 from serving.controller.fleet import Fleet
 from serving.controller.moment import Moment
 from serving.controller.observed import Engine, Host
+from serving.controller.placement import Bind, Life, Unbind, UnbindReason
 from serving.controller.registry import Registry
 from serving.controller.starts import FAILED_AFTER, Starts
 from serving.controller.traces import Traces

@@ -3,8 +3,8 @@
 from collections import deque
 from collections.abc import Iterator
 
-from serving.controller.binder import Life
 from serving.controller.observed import Engine, Host
+from serving.controller.placement import Life
 from serving.protocol import StartPhase
 
 PAST_ENGINES = 100

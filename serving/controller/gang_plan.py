@@ -15,15 +15,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from serving.controller.binder import (
-    Life,
-    Plan,
-    SeenHost,
-    Unbind,
-    UnbindReason,
-    WantedModel,
-    plan,
-)
+from serving.controller.binder import plan
+from serving.controller.placement import Life, Plan, SeenHost, Unbind, UnbindReason, WantedModel
 
 
 @dataclass(frozen=True, slots=True)

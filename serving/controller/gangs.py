@@ -9,9 +9,9 @@ host is lost, ends the whole engine; the binder then starts it anew, as any othe
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 
-from serving.controller.binder import Life, SeenHost
 from serving.controller.fleet import Fleet
 from serving.controller.observed import Engine, Host
+from serving.controller.placement import Life, SeenHost
 from serving.protocol import GangPlace
 
 PORTS = range(20000, 30000)

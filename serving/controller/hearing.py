@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from serving.controller.binder import Life
 from serving.controller.demand import Gateways
 from serving.controller.events import EventLog
 from serving.controller.fleet import Fleet
+from serving.controller.placement import Life
 from serving.controller.rollouts import Rollouts
 from serving.controller.telemetry import Telemetry
 from serving.controller.traces import Traces

@@ -13,7 +13,6 @@ from copy import copy
 
 from serving.controller import adapters
 from serving.controller.announcements import Announcements
-from serving.controller.binder import Bind, Life, UnbindReason
 from serving.controller.bindings import Bindings
 from serving.controller.demand import Gateways
 from serving.controller.enrolment import enrol
@@ -24,6 +23,7 @@ from serving.controller.gangs import Gangs
 from serving.controller.hearing import Hearing
 from serving.controller.moment import Moment, now
 from serving.controller.observed import Host
+from serving.controller.placement import Bind, Life, UnbindReason
 from serving.controller.pool_sizes import PoolSizes
 from serving.controller.prefetch import spread
 from serving.controller.recorded import Recorded

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from models.manifest import AdapterSpec, Manifest
 from serving.controller import dormitory
-from serving.controller.binder import Life, SeenEngine, SeenHost
 from serving.controller.changes import Changes
+from serving.controller.placement import Life, SeenEngine, SeenHost
 from serving.protocol import (
     AdapterReport,
     Assignment,

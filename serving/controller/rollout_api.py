@@ -6,10 +6,10 @@ from fastapi import APIRouter, Depends, Query
 
 from models.errors import ConflictError, NotFoundError
 from serving.controller import audit
-from serving.controller.binder import Life
 from serving.controller.callers import Deed, Here, require_permission
 from serving.controller.canary import Figures, percentile_s
 from serving.controller.context import Controller
+from serving.controller.placement import Life
 from serving.controller.registry import DeployedModel
 from serving.rollout import CanaryView, FiguresView, RolloutView
 from serving.views import Applied

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from models.rollout_spec import CanarySpec
-from serving.controller.binder import Bind, SeenHost, Unbind, WantedModel
 from serving.controller.canary import DEATHS, Canary, Figures, Verdict, advance, engines
 from serving.controller.events import EventLog
+from serving.controller.placement import Bind, SeenHost, Unbind, WantedModel
 from serving.controller.registry import DeployedModel
 from serving.controller.starts import FAILED_AFTER, Starts
 from serving.protocol import CanaryRoute, DemandReport

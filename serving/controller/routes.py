@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 from models.secrets import SecretError, Secrets
 from serving.controller.adapters import loaded_in, routes_of
-from serving.controller.binder import Life
 from serving.controller.observed import Engine
+from serving.controller.placement import Life
 from serving.controller.registry import DeployedModel
 from serving.controller.standing import Standing
 from serving.controller.versioned import VersionedTable

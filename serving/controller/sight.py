@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from autoscaler.capacity import Capacity
 from autoscaler.snapshot import Snapshot, Spec
-from serving.controller.binder import Life
 from serving.controller.capacities import loads_of
 from serving.controller.demand import Demand
 from serving.controller.moment import Moment
 from serving.controller.observed import Engine, Host
+from serving.controller.placement import Life
 from serving.controller.registry import DeployedModel
 from serving.controller.traces import Trace
 from serving.protocol import StartPhase

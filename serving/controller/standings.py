@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from serving.controller.binder import Life
 from serving.controller.bindings import Bindings
 from serving.controller.fleet import Fleet
 from serving.controller.observed import Engine
+from serving.controller.placement import Life
 from serving.controller.registry import DeployedModel
 from serving.controller.standing import Seen, Standing, assess
 from serving.controller.targets import Targets

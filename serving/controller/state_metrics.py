@@ -7,8 +7,8 @@ from prometheus_client import CollectorRegistry
 
 from autoscaler.snapshot import Decision
 from serving import metrics
-from serving.controller.binder import Life
 from serving.controller.fleet import Fleet
+from serving.controller.placement import Life
 from serving.identities import KeyRecord
 from serving.protocol import ModelState
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from autoscaler.loop import Autoscaler
 from autoscaler.snapshot import Decision, Memory, Reason, Snapshot, Spec
 from serving.controller import sight
-from serving.controller.binder import Life, WantedModel
 from serving.controller.capacities import Capacities
 from serving.controller.decisions import Decisions
 from serving.controller.demand import Demand
@@ -14,6 +13,7 @@ from serving.controller.fleet import Fleet
 from serving.controller.guesses import guess_start_s
 from serving.controller.moment import Moment
 from serving.controller.observed import Engine
+from serving.controller.placement import Life, WantedModel
 from serving.controller.registry import DeployedModel
 from serving.controller.sight import Claim
 from serving.controller.starts import Starts

@@ -4,12 +4,12 @@ from collections import Counter
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
-from serving.controller.binder import Life
 from serving.controller.context import Controller
 from serving.controller.decisions import TargetChange
 from serving.controller.demand import Demand
 from serving.controller.deploys import fetch_views
 from serving.controller.observed import Engine, Host
+from serving.controller.placement import Life
 from serving.controller.registry import DeployedModel
 from serving.controller.store import StoredEvent
 from serving.controller.traces import PHASE_ORDER, Trace

@@ -5,8 +5,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.controller.binder import (
-    LONG_IDLE_S,
+from serving.controller.binder import LONG_IDLE_S, plan
+from serving.controller.placement import (
     Bind,
     Life,
     Plan,
@@ -15,7 +15,6 @@ from serving.controller.binder import (
     Unbind,
     UnbindReason,
     WantedModel,
-    plan,
 )
 
 READY, STARTING, DEAD = Life.READY, Life.STARTING, Life.DEAD

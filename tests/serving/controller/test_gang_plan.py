@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.controller.binder import (
+from serving.controller.gang_plan import GangPlan, plan_with_gangs
+from serving.controller.placement import (
     Bind,
     Life,
     SeenEngine,
@@ -12,7 +13,6 @@ from serving.controller.binder import (
     UnbindReason,
     WantedModel,
 )
-from serving.controller.gang_plan import GangPlan, plan_with_gangs
 
 NOW = 100.0
 BIG = {"big": 2}

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from serving.controller.binder import Life
 from serving.controller.canary import Canary
+from serving.controller.placement import Life
 from serving.controller.rollout_keeper import stored_form
 from serving.controller.rollouts import Rollouts
 from serving.protocol import (
