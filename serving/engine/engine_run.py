@@ -1,7 +1,4 @@
-"""One engine's life as its host leads it: from the assignment to the end of its last process.
-
-Past 300 lines, because each step of that life works on the same report, lease and client.
-"""
+"""One engine's life as its host leads it: from the assignment to the end of its last process."""
 
 import asyncio
 import contextlib
@@ -10,16 +7,16 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from models.errors import PenstockError, UnavailableError, UpstreamError
+from models.errors import UnavailableError, UpstreamError
 from models.manifest import AdapterSpec
 from models.sources import Have
-from serving import logs
 from serving.background import cancel
 from serving.engine.adapters import AdapterKeeper
 from serving.engine.ageing import by_age
 from serving.engine.engine_client import EngineClient, Probe
 from serving.engine.launch_protocol import Exited, Forked, Reached, Refused
 from serving.engine.launcher_client import Lease
+from serving.engine.run_report import RunReport
 from serving.engine.spawning import request_for, spawn
 from serving.engine.surroundings import Surroundings
 from serving.protocol import (
@@ -39,8 +36,6 @@ ADAPTERS_PATIENCE_S = 30.0
 GONE_TIMEOUT_S = 10.0
 """Patience with a launcher that has to end an engine; closing its connection is the last word."""
 
-_log = logs.get_logger("penstock.host")
-
 
 class EngineRun:
     """Starts the assigned engine, watches it, and ends it; `report` is what it has come to.
@@ -56,7 +51,6 @@ class EngineRun:
     ) -> None:
         self._assignment = assignment
         self._around = around
-        self._on_change = on_change
         self._stop = asyncio.Event()
         self._turn = asyncio.Event()
         self._level = self._wanted_level = 0
@@ -69,17 +63,7 @@ class EngineRun:
         self._token = secrets.token_urlsafe(32)
         folder = around.log_dir.absolute() / "engines" / assignment.manifest.name
         self._log_path = folder / f"{assignment.engine_id}.log"
-        self._report = EngineReport(
-            engine_id=assignment.engine_id,
-            model=assignment.manifest.name,
-            revision=assignment.revision,
-            phase=EnginePhase.STARTING,
-            start_id=assignment.start_id,
-            slots=assignment.manifest.engine.max_num_seqs,
-            log_path=str(self._log_path),
-            marks=(PhaseMark(phase=StartPhase.BOUND, at=time.time()),),
-            gang=assignment.gang,
-        )
+        self._report = RunReport(assignment, self._log_path, on_change)
 
     @property
     def _serves(self) -> bool:
@@ -95,7 +79,7 @@ class EngineRun:
     @property
     def report(self) -> EngineReport:
         """What the host sees of the engine now."""
-        return self._report
+        return self._report.now
 
     def rest(self, level: int, start_id: str) -> None:
         """Has the engine sleep at a level, or wake at 0 for the start of this id; at once true of
@@ -123,12 +107,12 @@ class EngineRun:
                 if self._drains:
                     await self._drain(life)
             elif (exc := life.exception()) is not None:
-                self._fail(exc)
+                self._report.fail(exc)
         finally:
             await cancel(life, stop)
             await self._release()
-        if self._report.phase is not EnginePhase.FAILED:
-            self._change(phase=EnginePhase.STOPPED, url=None, token=None)
+        if self._report.now.phase is not EnginePhase.FAILED:
+            self._report.change(phase=EnginePhase.STOPPED, url=None, token=None)
 
     async def _live(self) -> None:
         """Raises when the engine ends by itself; else it goes on until it is cancelled."""
@@ -138,7 +122,7 @@ class EngineRun:
         given = self._assignment.adapters
         self.adapt(manifest.adapters if given is None else given)  # fetched while it starts
         if self._weights.waited:
-            self._mark(StartPhase.FETCHED, time.time())
+            self._report.mark(StartPhase.FETCHED, time.time())
         request = request_for(self._assignment, around, folder, self._token, self._log_path)
         self._lease = await spawn(request, manifest.engine.build, around)
         await asyncio.to_thread(_prune_logs, self._log_path.parent)  # while the engine starts
@@ -161,17 +145,17 @@ class EngineRun:
         async for event in lease.events():
             match event:
                 case Forked():
-                    self._mark(StartPhase.FORKED, event.at, pid=event.pid)
+                    self._report.mark(StartPhase.FORKED, event.at, pid=event.pid)
                     forked.set_result(event)
                 case Reached():
-                    self._mark(event.phase, event.at)
+                    self._report.mark(event.phase, event.at)
                     if event.phase is self._last_phase and not probed.done():
                         probed.set_result(Probe(max_model_len=event.max_model_len))
                 case Refused():
                     raise UnavailableError(event.reason, hint=event.hint)
                 case Exited():
                     if event.killed:
-                        self._change(killed=True)
+                        self._report.change(killed=True)
                     raise UpstreamError(event.cause, hint=event.hint)
         raise UnavailableError(
             "this node's launcher went away, and the engine with it",
@@ -185,7 +169,7 @@ class EngineRun:
         if not self._serves:
             if born.mode != "exec":  # an executed one does not tell
                 await probed
-            self._change(phase=EnginePhase.READY)
+            self._report.change(phase=EnginePhase.READY)
             await asyncio.Event().wait()  # the launcher tells of its end
         address = self._around.address
         host = f"[{address}]" if ":" in address else address
@@ -195,11 +179,11 @@ class EngineRun:
             probe = await probed
         else:
             await self._client.wait_until_it_listens()
-            self._mark(StartPhase.ENGINE_READY, time.time())
+            self._report.mark(StartPhase.ENGINE_READY, time.time())
             probe = await self._client.probe(self._assignment.manifest.name)
-            self._mark(StartPhase.PROBED, time.time())
+            self._report.mark(StartPhase.PROBED, time.time())
         async with self._adapted(self._client):
-            self._change(
+            self._report.change(
                 phase=EnginePhase.READY,
                 url=url,
                 token=self._token,
@@ -219,7 +203,7 @@ class EngineRun:
             with contextlib.suppress(TimeoutError):  # the model need not wait for them for ever
                 async with asyncio.timeout(ADAPTERS_PATIENCE_S):
                     await self._adapters.settled.wait()
-            self._report = self._report.model_copy(update={"adapters": self._adapters.reports})
+            self._report.note(adapters=self._adapters.reports)
             yield
         finally:
             await cancel(keeping, telling)
@@ -228,7 +212,7 @@ class EngineRun:
         while True:
             await self._adapters.changed.wait()
             self._adapters.changed.clear()
-            self._change(adapters=self._adapters.reports)
+            self._report.change(adapters=self._adapters.reports)
 
     async def _watch(self, client: EngineClient, url: str) -> None:
         """Looks after the engine.
@@ -246,33 +230,31 @@ class EngineRun:
             while self._level != self._wanted_level:
                 await self._turn_over(client, url)
             failures = 0 if await client.is_healthy() else failures + 1
-            # No news: the host's next report bears it along.
-            load = await client.load()
-            self._report = self._report.model_copy(update={"load": load})
+            self._report.note(load=await client.load())
         raise UpstreamError(f"the engine failed {failures} health checks in a row")
 
     async def _turn_over(self, client: EngineClient, url: str) -> None:
         """From awake to asleep, or back; from one depth of sleep to another by way of awake."""
         if self._level == 0:
             self._level = self._wanted_level
-            self._change(phase=EnginePhase.SLEEPING, url=None, token=None)
+            self._report.change(phase=EnginePhase.SLEEPING, url=None, token=None)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._around.drain_timeout_s):
                     await self._until_idle(client)
             await client.sleep(self._level)
             return
         began = PhaseMark(phase=StartPhase.BOUND, at=time.time())
-        self._change(start_id=self._start_id, marks=(began,))
+        self._report.change(start_id=self._start_id, marks=(began,))
         await client.wake(self._level)
         self._level = 0
-        self._mark(StartPhase.ENGINE_READY, time.time())
+        self._report.mark(StartPhase.ENGINE_READY, time.time())
         await client.probe(self._assignment.manifest.name)
-        self._mark(StartPhase.PROBED, time.time())
-        self._change(phase=EnginePhase.READY, url=url, token=self._token)
+        self._report.mark(StartPhase.PROBED, time.time())
+        self._report.change(phase=EnginePhase.READY, url=url, token=self._token)
 
     async def _drain(self, life: "asyncio.Task[None]") -> None:
-        was_ready = self._report.phase is EnginePhase.READY
-        self._change(phase=EnginePhase.DRAINING)
+        was_ready = self._report.now.phase is EnginePhase.READY
+        self._report.change(phase=EnginePhase.DRAINING)
         if was_ready and self._client is not None:
             idle = asyncio.create_task(self._until_idle(self._client))
             await asyncio.wait(
@@ -302,31 +284,6 @@ class EngineRun:
         await self._adapters.close()
         if self._weights is not None:
             self._weights.release()
-
-    def _fail(self, exc: BaseException) -> None:
-        if isinstance(exc, PenstockError):
-            error, hint = str(exc), exc.hint
-        else:
-            error, hint = "the host could not start the engine", "the host's log says why"
-            _log.error("run_failed", engine_id=self._report.engine_id, exc_info=exc)
-        self._change(phase=EnginePhase.FAILED, url=None, token=None, error=error, hint=hint)
-
-    def _mark(self, phase: StartPhase, at: float, **changes: object) -> None:
-        """Adds a phase; one that was marked already moves (the last rank loads last)."""
-        others = tuple(mark for mark in self._report.marks if mark.phase is not phase)
-        self._change(marks=(*others, PhaseMark(phase=phase, at=at)), **changes)
-
-    def _change(self, **changes: object) -> None:
-        self._report = self._report.model_copy(update=changes)
-        _log.info(
-            "engine",
-            engine_id=self._report.engine_id,
-            model=self._report.model,
-            phase=self._report.phase,
-            reached=self._report.marks[-1].phase,
-            error=self._report.error,
-        )
-        self._on_change()
 
 
 def _prune_logs(folder: Path) -> None:
