@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from models.manifest import AdapterSpec
 from serving.controller.fleet import Fleet
-from serving.controller.observed import Engine
+from serving.controller.observed_engine import Engine
 from serving.controller.placement import Life
 from serving.controller.registry import DeployedModel, Registry
 from serving.protocol import AdapterReport, AdapterRoute

@@ -4,7 +4,7 @@ that is ready or has other adapters, a model that waits for a host."""
 from serving.controller import adapters
 from serving.controller.enrolment import Enrolled
 from serving.controller.events import EventLog
-from serving.controller.observed import Engine
+from serving.controller.observed_engine import Engine
 from serving.controller.standings import Standings
 from serving.controller.telemetry import Telemetry
 from serving.controller.traces import Traces

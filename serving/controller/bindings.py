@@ -8,7 +8,8 @@ from serving.controller.demand import Demand
 from serving.controller.events import EventLog
 from serving.controller.fleet import Fleet
 from serving.controller.moment import Moment
-from serving.controller.observed import Engine, Host
+from serving.controller.observed_engine import Engine
+from serving.controller.observed_host import Host
 from serving.controller.placement import Bind, Life, Unbind, UnbindReason
 from serving.controller.registry import Registry
 from serving.controller.starts import FAILED_AFTER, Starts

@@ -12,7 +12,7 @@ from autoscaler.capacity import Capacity
 from autoscaler.learning import Steps, fit
 from autoscaler.snapshot import EngineLoad
 from models.profile import with_profile
-from serving.controller.observed import Engine
+from serving.controller.observed_engine import Engine
 from serving.controller.registry import DeployedModel
 from serving.protocol import EngineLoadReport
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 from serving.controller.fleet import Fleet
 from serving.controller.moment import Moment
-from serving.controller.observed import Engine, Host
+from serving.controller.observed_engine import Engine
+from serving.controller.observed_host import Host
 from serving.controller.registry import Registry
 from serving.protocol import EnginePhase, HostRegistration
 

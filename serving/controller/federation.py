@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from serving import metrics
 from serving.controller.fleet import Fleet
-from serving.controller.observed import Engine
+from serving.controller.observed_engine import Engine
 from serving.protocol import EnginePhase
 
 TIMEOUT_S = 2.0

@@ -3,7 +3,8 @@
 from collections import deque
 from collections.abc import Iterator
 
-from serving.controller.observed import Engine, Host
+from serving.controller.observed_engine import Engine
+from serving.controller.observed_host import Host
 from serving.controller.placement import Life
 from serving.protocol import StartPhase
 

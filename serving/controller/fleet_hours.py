@@ -11,7 +11,7 @@ from serving.controller.changes import stopped_within
 from serving.controller.database import DatabaseError
 from serving.controller.fleet_tables import FLEET_HOURS
 from serving.controller.moment import Moment, now
-from serving.controller.observed import Host
+from serving.controller.observed_host import Host
 from serving.controller.store import Store
 from serving.logs import get_logger
 from serving.prices import Capacity

@@ -10,7 +10,8 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 
 from serving.controller.fleet import Fleet
-from serving.controller.observed import Engine, Host
+from serving.controller.observed_engine import Engine
+from serving.controller.observed_host import Host
 from serving.controller.placement import Life, SeenHost
 from serving.protocol import GangPlace
 

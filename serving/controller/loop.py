@@ -22,7 +22,7 @@ from serving.controller.gang_plan import plan_with_gangs
 from serving.controller.gangs import Gangs
 from serving.controller.hearing import Hearing
 from serving.controller.moment import Moment, now
-from serving.controller.observed import Host
+from serving.controller.observed_host import Host
 from serving.controller.placement import Bind, Life, UnbindReason
 from serving.controller.pool_sizes import PoolSizes
 from serving.controller.prefetch import spread

@@ -23,7 +23,7 @@ from models.errors import BadRequestError, PenstockError
 from models.hardware import PRICE_SHARE, CapacityClass, hardware_named
 from serving.controller.events import EventLog
 from serving.controller.moment import Moment
-from serving.controller.observed import Host
+from serving.controller.observed_host import Host
 from serving.controller.pools import pool_args
 from serving.controller.registry import DeployedModel
 from serving.settings import ControllerSettings

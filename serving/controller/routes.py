@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from models.secrets import SecretError, Secrets
 from serving.controller.adapters import loaded_in, routes_of
-from serving.controller.observed import Engine
+from serving.controller.observed_engine import Engine
 from serving.controller.placement import Life
 from serving.controller.registry import DeployedModel
 from serving.controller.standing import Standing

@@ -10,7 +10,8 @@ from autoscaler.snapshot import Snapshot, Spec
 from serving.controller.capacities import loads_of
 from serving.controller.demand import Demand
 from serving.controller.moment import Moment
-from serving.controller.observed import Engine, Host
+from serving.controller.observed_engine import Engine
+from serving.controller.observed_host import Host
 from serving.controller.placement import Life
 from serving.controller.registry import DeployedModel
 from serving.controller.traces import Trace

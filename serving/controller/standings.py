@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from serving.controller.bindings import Bindings
 from serving.controller.fleet import Fleet
-from serving.controller.observed import Engine
+from serving.controller.observed_engine import Engine
 from serving.controller.placement import Life
 from serving.controller.registry import DeployedModel
 from serving.controller.standing import Seen, Standing, assess

@@ -12,7 +12,7 @@ from serving.controller.demand import Demand
 from serving.controller.fleet import Fleet
 from serving.controller.guesses import guess_start_s
 from serving.controller.moment import Moment
-from serving.controller.observed import Engine
+from serving.controller.observed_engine import Engine
 from serving.controller.placement import Life, WantedModel
 from serving.controller.registry import DeployedModel
 from serving.controller.sight import Claim

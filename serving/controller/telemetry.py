@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from serving.controller.federation import Federation
 from serving.controller.fleet import Fleet
-from serving.controller.observed import Engine
+from serving.controller.observed_engine import Engine
 from serving.controller.state_metrics import StateMetrics
 from serving.controller.traces import PHASE_ORDER, Trace
 from serving.metrics import (

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from serving.controller.observed import Engine
+from serving.controller.observed_engine import Engine
 from serving.protocol import FirstToken, StartPhase
 
 KEPT = 50

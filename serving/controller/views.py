@@ -8,7 +8,8 @@ from serving.controller.context import Controller
 from serving.controller.decisions import TargetChange
 from serving.controller.demand import Demand
 from serving.controller.deploys import fetch_views
-from serving.controller.observed import Engine, Host
+from serving.controller.observed_engine import Engine
+from serving.controller.observed_host import Host
 from serving.controller.placement import Life
 from serving.controller.registry import DeployedModel
 from serving.controller.store import StoredEvent

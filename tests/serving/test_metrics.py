@@ -9,7 +9,7 @@ from autoscaler.snapshot import Reason
 from models.errors import PenstockError
 from serving import metrics
 from serving.controller.fleet import Fleet
-from serving.controller.observed import Engine
+from serving.controller.observed_engine import Engine
 from serving.controller.telemetry import Telemetry
 from serving.gateway import app
 from serving.gateway.lanes import Lanes

@@ -10,7 +10,7 @@ from models.manifest import parse_manifest
 from models.profile_measured import write_measured
 from serving.controller.capacities import Capacities, Kind
 from serving.controller.guesses import guess_capacity
-from serving.controller.observed import Engine
+from serving.controller.observed_engine import Engine
 from serving.controller.registry import DeployedModel
 from serving.controller.store import StoredModel, StoredRevision
 from serving.protocol import EngineLoadReport, EnginePhase, EngineReport

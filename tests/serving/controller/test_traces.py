@@ -1,6 +1,6 @@
 """The starts that are kept, which first token completes which of them, and when one is whole."""
 
-from serving.controller.observed import Engine
+from serving.controller.observed_engine import Engine
 from serving.controller.traces import FIRST_TOKEN_WITHIN_S, KEPT, Traces
 from serving.protocol import FirstToken, StartPhase
 
