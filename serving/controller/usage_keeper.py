@@ -24,6 +24,8 @@ LAG_S = 15.0
 """What was stored since then may still lack its other side."""
 
 DAY_S = 86_400.0
+UNTOLD_S = DAY_S
+"""For so long the recorder of a request of unknown usage is waited for: its node may come back."""
 
 log = get_logger(__name__)
 
@@ -61,6 +63,8 @@ class UsageKeeper:
                 log.warning("usage_not_kept", error=str(exc))
 
     async def _look_after(self, now: float, stop: asyncio.Event) -> None:
+        while not stop.is_set() and await self._usage.settle_unknown(now - UNTOLD_S):
+            pass
         seen = await usage_queries.reconcile(self._store, Span(now - RECONCILED_S, now - LAG_S))
         for drift in seen.drifts:
             self._drift.labels(drift.between, drift.kind).set(drift.tokens)

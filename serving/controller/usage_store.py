@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Table, and_, delete, func, or_, select, update
+from sqlalchemy import Select, Table, and_, delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
 from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
@@ -125,13 +125,28 @@ class UsageStore:
 
     async def resolve(self) -> int:
         """Fills in the tokens that recorders have told by now; returns of how many requests."""
+        last = and_(ATTEMPTS.c.attempt_id == USAGE.c.attempt_id, ~USAGE.c.known)
+        return await self._resolve(select(USAGE, *_TOLD_TOKENS).join(ATTEMPTS, last))
+
+    async def settle_unknown(self, before: float) -> int:
+        """Fills in what was unknown and stored before this Unix time, and no recorder has told.
+
+        A machine that crashed may have lost the journal's record of an attempt: the last that was
+        made is billed then, where its recorder has told. Else it is what the row has already.
+        Returns how many there were, at most RESOLVED_AT_ONCE.
+        """
+        last = and_(USAGE.c.attempts == 0, ATTEMPTS.c.attempt_id == _LAST_ATTEMPT)
+        unknown = and_(~USAGE.c.known, USAGE.c.status == UsageStatus.UNKNOWN.value)
+        query = select(USAGE, *_TOLD_TOKENS).outerjoin(ATTEMPTS, last)
+        return await self._resolve(query.where(unknown, USAGE.c.stored_at < before))
+
+    async def _resolve(self, query: Select[Any]) -> int:
+        """Fills in the tokens of rows of usage, which the query reads beside `_TOLD_TOKENS`."""
         async with self._store.transaction() as db:
-            last = and_(ATTEMPTS.c.attempt_id == USAGE.c.attempt_id, ~USAGE.c.known)
-            columns = [ATTEMPTS.c[field.name].label(f"a_{field.name}") for field in _TOKENS]
-            query = select(USAGE, *columns).join(ATTEMPTS, last).limit(RESOLVED_AT_ONCE)
-            waiting = sorted((await db.execute(query)).all(), key=lambda row: str(row.usage_id))
-        if not waiting:
+            found = (await db.execute(query.limit(RESOLVED_AT_ONCE))).all()
+        if not found:
             return 0
+        waiting = sorted(found, key=lambda row: str(row.usage_id))
         book = await self._book()
         # Read and written in two transactions: SQLite cannot turn a reader into a writer while
         # another writes. Only who changes the row adds it to the sums.
@@ -202,6 +217,18 @@ class UsageStore:
 
 
 _TOKENS = fields(TokenCounts)
+_TOLD_TOKENS = [
+    func.coalesce(ATTEMPTS.c[one.name], USAGE.c[one.name]).label(f"a_{one.name}") for one in _TOKENS
+]
+
+_LAST_ATTEMPT = (
+    select(ATTEMPTS.c.attempt_id)
+    .where(ATTEMPTS.c.usage_id == USAGE.c.usage_id)
+    .order_by(func.length(ATTEMPTS.c.attempt_id).desc(), ATTEMPTS.c.attempt_id.desc())
+    .limit(1)
+    .correlate(USAGE)
+    .scalar_subquery()
+)
 
 
 def hour_key(row: Any) -> HourKey:

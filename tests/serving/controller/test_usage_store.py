@@ -127,6 +127,41 @@ async def test_usage_that_nobody_can_know_is_forgiven_if_the_operator_says_so(st
     assert (await sums(store))[3] == 0
 
 
+async def test_unknown_usage_that_no_recorder_tells_is_settled_after_some_time(
+    store: Store,
+) -> None:
+    usage = UsageStore(store, "bill")
+    unsaid = {"known": False, "prompt": 0, "cached": 0, "completion": 0}
+    lost = {"status": UsageStatus.UNKNOWN, "attempts": 0, **unsaid}  # with the machine
+    await usage.add_usage(
+        [
+            row(1, **lost),
+            row(2, **lost),
+            row(3, **{**lost, "attempts": 2}),
+            row(4, status=UsageStatus.CUT, **unsaid),
+        ],
+        AT,
+    )
+    await usage.add_usage([row(5, **lost)], AT + 2)
+    told = [attempt(1, 9, completion=1), attempt(1, 10, completion=7), attempt(3, 1)]
+    await usage.add_attempts(batch(*told), AT)
+    assert await usage.settle_unknown(AT) == 0
+    assert await usage.settle_unknown(AT + 1) == 3
+    assert await usage.settle_unknown(AT + 1) == await usage.resolve() == 0
+    columns = (USAGE.c.prompt, USAGE.c.completion, USAGE.c.known, USAGE.c.status)
+    async with store.transaction() as db:
+        found = await db.execute(select(*columns).order_by(USAGE.c.at))
+        assert [tuple(one) for one in found] == [
+            (10, 7, True, "unknown"),
+            (0, 0, True, "unknown"),
+            (0, 0, True, "unknown"),  # what the attempt before the last made went to nobody
+            (0, 0, False, "cut"),
+            (0, 0, False, "unknown"),
+        ]
+    assert await sums(store) == (5, 10, 4, 7)
+    assert await usage_queries.unresolved(store) == {"cut": 1, "unknown": 1}
+
+
 @pytest.mark.parametrize(("rule", "prompt"), [("bill", 10), ("forgive", 0)])
 async def test_unknown_usage_at_a_server_elsewhere_is_its_prompt_by_the_operators_rule(
     store: Store, rule: UnknownRule, prompt: int
