@@ -11,12 +11,11 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Annotated
 
 import httpx
 import psutil
 import uvloop
-from fastapi import Depends, FastAPI, Response
+from fastapi import FastAPI
 
 from models.errors import PenstockError
 from serving.background import cancel
@@ -25,13 +24,14 @@ from serving.controller import (
     admin,
     cost_api,
     internal,
+    process_api,
     rollout_api,
     rule_api,
     scaling_api,
     tenant_api,
     usage_api,
 )
-from serving.controller.context import Controller, controller_of
+from serving.controller.context import Controller
 from serving.controller.events import EventLog
 from serving.controller.fleet_hours import FleetHours, Use, uses_of
 from serving.controller.http import install_error_handlers
@@ -58,8 +58,6 @@ from serving.controller.views import our_version
 from serving.logs import configure, get_logger
 from serving.open_files import allow_many
 from serving.settings import ControllerSettings
-
-TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 
 log = get_logger(__name__)
 
@@ -112,41 +110,11 @@ def create_app(
         usage_api.organization,
         internal.router,
         usage_api.internal,
+        process_api.router,
     ):
         # As they are: include_router would take each route apart again, which takes 0.1 s in all.
         app.router.routes.extend(router.routes)
-    app.get("/health", include_in_schema=False)(health)
-    app.get("/healthz", include_in_schema=False)(healthz)
-    app.get("/metrics", include_in_schema=False)(metrics)
     return app
-
-
-async def health() -> dict[str, str]:
-    """Answers while the process serves."""
-    return {"status": "ok"}
-
-
-async def healthz(here: Annotated[Controller, Depends(controller_of)]) -> dict[str, str]:
-    """Answers while the process serves, and tells what it is ready for."""
-    return {"status": "ok", "ready": "standby" if here.standby else "leader"}
-
-
-async def metrics(here: Annotated[Controller, Depends(controller_of)]) -> Response:
-    """All metrics, for Prometheus; those of the engines too, which ask for a token.
-
-    A standby tells only that it is one: of models and engines it knows nothing.
-    """
-    if here.standby:
-        return Response(here.telemetry.render_standby(), media_type=TEXT_FORMAT)
-    loop, states = here.loop, here.telemetry.states
-    standings = {model.name: loop.standing(model.name).state for model in here.registry.models()}
-    states.read_models(loop.fleet, standings, loop.targets.lasts())
-    states.read_hosts(loop.fleet, here.settings.pools)
-    states.read_gpus(loop.fleet)
-    states.read_keys(here.identities.keys())
-    text = here.telemetry.render(loop.fleet, loop.targets.all(), here.settings.pools)
-    text += await here.telemetry.federation.collect(loop.fleet)
-    return Response(text, media_type=TEXT_FORMAT)
 
 
 @asynccontextmanager
