@@ -14,7 +14,7 @@ A pinned source names one content for ever: `hf://org/name@COMMIT`, `s3://bucket
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,18 +25,17 @@ from models.cache import Lease, NodeCache, Wanted
 from models.cache_progress import Progress
 from models.errors import SourceError
 from models.model_folder import check_folder
+from models.pins import REMOTE_SCHEMES, is_pinned, refusing_others
 from models.remotes.folder import LocalFolder
 from models.remotes.hub import Hub
-from models.remotes.listing import ChangedError, FetchError, Listing, Remote, Selection, is_pickle
+from models.remotes.listing import FetchError, Listing, Remote, Selection, is_pickle
 from models.remotes.objects import Bucket, Door
 from models.remotes.web import WebArchive, pin_of
 
 BUILTIN_DIR = Path(__file__).parent / "demo"
 BUILTINS = {"guide": BUILTIN_DIR / "guide"}
 
-REMOTE_SCHEMES = ("hf", "s3", "gs", "https", "http")
 MAX_CONFIG_BYTES = 16 << 20
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +113,6 @@ def is_fetched(source: str, access: Access) -> bool:
     return scheme in REMOTE_SCHEMES or (scheme == "file" and access.copy)
 
 
-def is_pinned(source: str) -> bool:
-    """Whether the source names one content for ever."""
-    scheme, _, rest = source.partition("://")
-    if scheme == "hf":
-        return _COMMIT.fullmatch(rest.partition("@")[2]) is not None
-    return scheme not in REMOTE_SCHEMES or "#" in rest
-
-
 def check_local(source: str) -> None:
     """Checks a source as far as that is possible without fetching anything.
 
@@ -155,14 +146,14 @@ def inspect(source: str, access: Access) -> Inspection:
             bucket = Bucket(scheme, location, access.door, access.selection)
             listing = bucket.listing()
             if is_pinned(source):
-                _accept(source)(listing)
+                refusing_others(source)(listing)
             pinned = f"{scheme}://{location}#{listing.digest}"
             return _inspect_remote(pinned, bucket, access, listing)
         case "http" | "https":
             url, _, pin = source.partition("#")
             listing = _web(url, pin, access).listing()
             if pin:
-                _accept(source)(listing)
+                refusing_others(source)(listing)
             sha256 = access.sha256 or pin.partition("sha256=")[2]
             pin = f"sha256={sha256}" if sha256 else f"pin={pin_of(listing)}"
             return Inspection(f"{url}#{pin}", None, listing)
@@ -217,7 +208,7 @@ def wanted(source: str, access: Access) -> Wanted:
         source=source,
         open_remote=lambda: _open(source, access),
         selection=access.selection,
-        accept=_accept(source),
+        accept=refusing_others(source),
         approve=access.check,
     )
 
@@ -254,27 +245,6 @@ def _hub(repo: str, revision: str, access: Access) -> Hub:
 def _web(url: str, pin: str, access: Access) -> WebArchive:
     sha256 = access.sha256 or pin.partition("sha256=")[2] or None
     return WebArchive(url, sha256=sha256, token=access.door.token)
-
-
-def _accept(pinned: str) -> Callable[[Listing], None]:
-    """What refuses a listing that is not the pinned one."""
-    scheme = pinned.partition("://")[0]
-    pin = pinned.rpartition("#")[2]
-
-    def accept(listing: Listing) -> None:
-        if not listing.files:
-            raise FetchError(f"{pinned} has no file of a model", param="source")
-        if scheme == "hf" or pin.startswith("sha256="):
-            return  # the commit, the checksum says it
-        now = f"pin={pin_of(listing)}" if listing.packed else listing.digest
-        if now != pin:
-            raise ChangedError(
-                f"{pinned.rpartition('#')[0]} is not what it was at the deploy",
-                param="source",
-                hint="deploy the model again for what is there now",
-            )
-
-    return accept
 
 
 def _inspect_folder(source: str, folder: Path, access: Access) -> Inspection:

@@ -10,6 +10,7 @@ from models.adapters import AdapterError, check_adapter, check_config
 from models.adapters_spec import LoraSpec
 from models.errors import SourceError, UnavailableError
 from models.manifest import AdapterSpec, Manifest
+from models.pins import is_pinned
 from models.remotes.listing import PlaceAwayError
 from models.sources import Access
 from serving.controller.intake import Admitted
@@ -71,7 +72,7 @@ def _look(
                 return spec, (f"{param}: {folder} is no folder, as seen from the controller",)
             check_adapter(folder, _base(manifest), lora.max_rank)
     except PlaceAwayError as exc:
-        if not sources.is_pinned(spec.source):
+        if not is_pinned(spec.source):
             raise
         return spec, (f"{param}: the source was not looked at: {exc or 'no answer'}",)
     except SourceError as exc:

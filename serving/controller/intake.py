@@ -13,6 +13,7 @@ from models.errors import ForbiddenError, ManifestError, SourceError, Unavailabl
 from models.fit import check_fit
 from models.manifest import Manifest
 from models.model_folder import check_folder
+from models.pins import is_pinned
 from models.profile import settings_of, with_profile
 from models.remotes.listing import PlaceAwayError, is_pickle
 from models.sources import Access, Inspection
@@ -69,7 +70,7 @@ class Intake:
             async with asyncio.timeout(PATIENCE_S):
                 found = await asyncio.to_thread(self._inspect, manifest)
         except (PlaceAwayError, TimeoutError) as exc:
-            if sources.is_pinned(manifest.source):
+            if is_pinned(manifest.source):
                 return Admitted(manifest, (f"the source was not looked at: {exc or 'no answer'}",))
             if isinstance(exc, TimeoutError):
                 raise UnavailableError(

@@ -16,6 +16,7 @@ from models.cache import NodeCache
 from models.cache_progress import Progress
 from models.errors import PenstockError
 from models.manifest import AdapterSpec, Manifest
+from models.pins import is_pinned
 from models.secrets import Secrets
 from models.sources import Access, Have
 from serving import logs
@@ -200,7 +201,7 @@ class NodeWeights:
         return frozenset(
             m.weights.key(m.source, code=m.engine.trust_remote_code)
             for m in self._wanted
-            if sources.is_pinned(m.source)
+            if is_pinned(m.source)
         )
 
     def _access(self, manifest: Manifest) -> Access:
