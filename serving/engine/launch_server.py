@@ -1,8 +1,7 @@
 """Serves hosts at the launcher's socket: starts engines, holds leases, reaps what dies.
 
 It owns the engines' processes: their birth, their reaping, and that none is left over. What an
-engine serves, and for whom, is the host's business; which engine it is, `launcher` says. Past 300
-lines, because the handlers of one loop share its state.
+engine serves, and for whom, is the host's business; which engine it is, `launcher` says.
 
 Single-threaded on purpose, since a fork copies only the thread that calls it: a `selectors` loop
 instead of asyncio, whose resolver and executors start threads.
@@ -14,17 +13,15 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from models.errors import BadRequestError, UnavailableError
 from serving import logs
 from serving.engine import child, lifeline
 from serving.engine.birth import give_birth
+from serving.engine.caller import Caller
 from serving.engine.launch_protocol import (
-    MAX_LINE_BYTES,
     Died,
-    Event,
     Forked,
     Hello,
     HelloRequest,
@@ -33,7 +30,6 @@ from serving.engine.launch_protocol import (
     SpawnRequest,
     decode_event,
     decode_request,
-    encode,
 )
 from serving.engine.socket_claim import Claim
 from serving.engine.standby import Standby, StandbyPool
@@ -45,16 +41,6 @@ GRACE_S = 2.0
 """Time between SIGTERM and SIGKILL."""
 
 _log = logs.get_logger("penstock.launcher")
-
-
-@dataclass(slots=True, eq=False)
-class _Caller:
-    """One connection of a host; the lease of its engine, once there is one."""
-
-    connection: socket.socket
-    received: bytes = b""
-    waiting: SpawnRequest | None = None
-    engine: Engine | None = None
 
 
 class LaunchServer:
@@ -82,7 +68,7 @@ class LaunchServer:
         self._build = build
         self._fork_obstacle = fork_obstacle
         self._selector = selectors.DefaultSelector()
-        self._callers: set[_Caller] = set()
+        self._callers: set[Caller] = set()
         self._engines: dict[int, Engine] = {}  # by pid
         self._stopping = False
         self._wakeup, self._wakeup_end = socket.socketpair()
@@ -118,17 +104,13 @@ class LaunchServer:
         except OSError:  # the caller has left again
             return
         connection.setblocking(False)
-        caller = _Caller(connection)
+        caller = Caller(connection)
         self._callers.add(caller)
         self._selector.register(connection, selectors.EVENT_READ, partial(self._read, caller))
 
-    def _read(self, caller: _Caller) -> None:
-        try:
-            data = caller.connection.recv(1 << 16)
-        except BlockingIOError:
+    def _read(self, caller: Caller) -> None:
+        if (data := caller.read()) is None:
             return
-        except OSError:
-            data = b""
         if not data:
             self._selector.unregister(caller.connection)
             if caller.engine is None:
@@ -136,15 +118,12 @@ class LaunchServer:
             else:  # the host may have shut down its side only, to be told of the end
                 self._end(caller.engine, "the host gave it up")
         elif caller.waiting is None and caller.engine is None:
-            caller.received += data
-            line, newline, _ = caller.received.partition(b"\n")
-            if newline:
-                self._handle(caller, line)
-            elif len(caller.received) > MAX_LINE_BYTES:
-                self._refuse(caller, "the request is too long")
+            self._handle(caller, data)
 
-    def _handle(self, caller: _Caller, line: bytes) -> None:
+    def _handle(self, caller: Caller, data: bytes) -> None:
         try:
+            if (line := caller.line(data)) is None:
+                return
             request = decode_request(line)
         except BadRequestError as exc:
             self._refuse(caller, str(exc))
@@ -157,30 +136,24 @@ class LaunchServer:
                 engines=running,
                 standbys=self._standbys.warm(),
             )
-            self._tell(caller, hello)
+            caller.tell(hello)
             self._close(caller)
         elif self._held(request.gpus):
             caller.waiting = request
         else:
             self._spawn(caller, request)
 
-    def _tell(self, caller: _Caller, event: Event) -> None:
-        try:
-            caller.connection.sendall(encode(event))
-        except OSError:  # gone, or it does not read: its end of file is handled elsewhere
-            return
-
-    def _refuse(self, caller: _Caller, reason: str, hint: str | None = None) -> None:
+    def _refuse(self, caller: Caller, reason: str, hint: str | None = None) -> None:
         _log.warning("refused", reason=reason)
-        self._tell(caller, Refused(reason=reason, hint=hint))
+        caller.tell(Refused(reason=reason, hint=hint))
         self._close(caller)
 
-    def _close(self, caller: _Caller) -> None:
+    def _close(self, caller: Caller) -> None:
         if caller.connection.fileno() in self._selector.get_map():
             self._selector.unregister(caller.connection)
         self._forget(caller)
 
-    def _forget(self, caller: _Caller) -> None:
+    def _forget(self, caller: Caller) -> None:
         caller.connection.close()
         self._callers.discard(caller)
 
@@ -189,7 +162,7 @@ class LaunchServer:
     def _held(self, gpus: tuple[str, ...]) -> bool:
         return any(set(gpus) & set(engine.gpus) for engine in self._engines.values())
 
-    def _spawn(self, caller: _Caller, request: SpawnRequest) -> None:
+    def _spawn(self, caller: Caller, request: SpawnRequest) -> None:
         if self._stopping:
             self._refuse(caller, "the launcher is stopping")
             return
@@ -206,7 +179,7 @@ class LaunchServer:
             self._refuse(caller, f"the engine cannot be started: {exc}")
 
     def _start(
-        self, caller: _Caller, request: SpawnRequest, way: Way, standby: Standby | None
+        self, caller: Caller, request: SpawnRequest, way: Way, standby: Standby | None
     ) -> None:
         serve = self._serve if way == "fork" else None
         newborn = give_birth(request, self._claim.scratch_dir, serve, self._abandon, standby)
@@ -217,7 +190,7 @@ class LaunchServer:
             engine.events_fd, selectors.EVENT_READ, partial(self._hear, caller, engine)
         )
         _log.info("forked", engine_id=engine.engine_id, pid=engine.pid, port=port, mode=way)
-        self._tell(caller, Forked(pid=engine.pid, port=port, mode=way, at=time.time()))
+        caller.tell(Forked(pid=engine.pid, port=port, mode=way, at=time.time()))
 
     def _abandon(self) -> None:
         """Closes, in a child, all that is the launcher's; other engines' lifelines above all."""
@@ -235,7 +208,7 @@ class LaunchServer:
             os.close(engine.lifeline_fd)
             os.close(engine.events_fd)
 
-    def _hear(self, caller: _Caller, engine: Engine) -> None:
+    def _hear(self, caller: Caller, engine: Engine) -> None:
         try:
             data = os.read(engine.events_fd, 1 << 16)
         except BlockingIOError:
@@ -249,7 +222,7 @@ class LaunchServer:
             if isinstance(event, Died):
                 engine.died = event
             else:
-                self._tell(caller, event)
+                caller.tell(event)
                 if isinstance(event, Reached) and event.phase is StartPhase.PROBED:
                     self._standbys.fill()  # only now: its imports would slow the start down
 
@@ -284,7 +257,7 @@ class LaunchServer:
         engine.bury()
         exited = engine.exited()
         _log.info("exited", engine_id=engine.engine_id, cause=exited.cause)
-        self._tell(caller, exited)
+        caller.tell(exited)
         self._close(caller)
         if not self._stopping:
             self._standbys.fill()
