@@ -10,6 +10,7 @@ from models.errors import BadRequestError
 from serving.gateway import bounds
 from serving.gateway.fields import JsonObject
 from serving.gateway.media import check_parts
+from serving.gateway.messages import check_messages
 
 MAX_N = 128
 """Answers that one request may ask for, as at OpenAI; each of them takes a place in the engine."""
@@ -18,17 +19,6 @@ SERVICE_TIERS = frozenset({"auto", "default", "flex", "priority", "scale"})
 """OpenAI's classes of service; the queue knows them, the engine never hears of them."""
 
 ANTHROPIC_TIERS = frozenset({"auto", "standard_only"})
-
-ROLES = frozenset({"developer", "system", "user", "assistant", "tool", "function"})
-"""OpenAI's. vLLM hands any word to the chat template, most of which then render nonsense."""
-
-MAY_SAY_NOTHING = frozenset({"assistant", "function"})
-"""Roles whose messages may have no content: an assistant's tool calls stand for themselves."""
-
-MESSAGE_FIELDS = frozenset({
-    "role", "content", "name", "tool_calls", "tool_call_id", "refusal", "audio", "function_call",
-    "reasoning", "reasoning_content",
-})  # fmt: skip
 
 TEMPLATE_VALUES = (str, int, float, bool)
 
@@ -41,7 +31,7 @@ def check_chat(fields: JsonObject) -> list[str]:
     Raises:
         BadRequestError: Naming the field at fault.
     """
-    urls = _check_messages(fields)
+    urls = check_messages(fields)
     _check_common(fields)
     _check_template_kwargs(fields)
     if fields.get("store") is True:
@@ -118,7 +108,7 @@ def check_anthropic_count(fields: JsonObject) -> list[str]:
     Raises:
         BadRequestError: Naming the field at fault.
     """
-    urls = _check_messages(fields, roles=frozenset({"user", "assistant", "system"}))
+    urls = check_messages(fields, roles=frozenset({"user", "assistant", "system"}))
     urls.extend(check_parts(fields.get("system"), "system"))
     _check_template_kwargs(fields)
     return urls
@@ -131,7 +121,7 @@ def check_embedding(fields: JsonObject) -> list[str]:
         BadRequestError: Naming the field at fault.
     """
     if "messages" in fields:
-        return _check_messages(fields)
+        return check_messages(fields)
     _check_prompt(fields, "input")
     return []
 
@@ -168,7 +158,7 @@ def check_tokenize(fields: JsonObject) -> list[str]:
     _check_template_kwargs(fields)
     bounds.check_tokenized(fields)
     if "messages" in fields:
-        return _check_messages(fields)
+        return check_messages(fields)
     if not isinstance(fields.get("prompt"), str):
         raise BadRequestError("prompt must be a string", param="prompt")
     return []
@@ -183,40 +173,6 @@ def check_detokenize(fields: JsonObject) -> list[str]:
     if not isinstance(fields.get("tokens"), list):
         raise BadRequestError("tokens must be a list of whole numbers", param="tokens")
     return []
-
-
-def _check_messages(fields: JsonObject, roles: frozenset[str] = ROLES) -> list[str]:
-    messages = fields.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise BadRequestError("messages must be a list of at least one message", param="messages")
-    bounds.check_messages(fields, "messages")
-    urls: list[str] = []
-    for place, message in enumerate(messages):
-        param = f"messages.{place}"
-        _check_message(message, roles, param)
-        content = message.get("content")
-        if not isinstance(content, str):
-            urls.extend(check_parts(content, f"{param}.content"))
-    return urls
-
-
-def _check_message(message: object, roles: frozenset[str], param: str) -> None:
-    if not isinstance(message, dict):
-        raise BadRequestError("each message must be an object", param=param)
-    role = message.get("role")
-    if not isinstance(role, str) or role not in roles:
-        known = ", ".join(sorted(roles))
-        raise BadRequestError(f"a message's role must be one of {known}", param=f"{param}.role")
-    if not message.keys() <= MESSAGE_FIELDS:
-        name = next(name for name in message if name not in MESSAGE_FIELDS)[:64]
-        if message[name] is not None:
-            raise BadRequestError(f"a message has no field {name}", param=f"{param}.{name}")
-    content = message.get("content")
-    if not isinstance(content, str | list) and role not in MAY_SAY_NOTHING:
-        raise BadRequestError(
-            f"a message of role {role} needs content: a string or a list of parts",
-            param=f"{param}.content",
-        )
 
 
 def _check_prompt(fields: JsonObject, name: str) -> None:
