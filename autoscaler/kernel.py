@@ -17,25 +17,17 @@ and the way outside take `crowding` times longer for each other engine that work
 The gateway keeps one line, first come first served. The head goes to the ready engine with the
 least outstanding work, if that has a free slot and less than `ahead_tokens` prompt tokens still to
 process; otherwise it waits at the gateway, where a new engine can take it.
-
-Compiled by numba where it is installed. Without it the same code runs as plain Python: the same
-figures, some hundred times slower.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from autoscaler.compiled import compiled
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
-
-try:
-    import numba  # type: ignore[import-untyped]
-except ImportError:  # an optional dependency
-    numba = None
 
 FREE, STARTING, READY, DRAINING = 0, 1, 2, 3
 """Phases of an engine's place."""
@@ -54,18 +46,6 @@ FREE, STARTING, READY, DRAINING = 0, 1, 2, 3
     USED,  # places from the first on in which an engine may be
 ) = range(10)
 COUNTS = 10
-
-
-def compiled(function: FunctionT) -> FunctionT:
-    """Compiles for speed where that is possible, keeping the machine code on disk if it may."""
-    if numba is None:
-        return function
-    try:
-        kept: FunctionT = numba.njit(cache=True)(function)
-        return kept
-    except RuntimeError:  # no folder to keep it in
-        made: FunctionT = numba.njit(function)
-        return made
 
 
 class Rates(NamedTuple):
