@@ -11,7 +11,6 @@ of both. `--save FILE` keeps what was measured, `--again FILE` simulates it once
 
 import argparse
 import json
-import os
 import random
 import shutil
 import statistics
@@ -27,17 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import live_platform as live
-from calibrate_fit import (
-    IDLE_TIMEOUT_S,
-    SLOTS,
-    Drive,
-    Measured,
-    at,
-    fitted,
-    paces,
-    simulated,
-    ways,
-)
+from calibrate_fit import IDLE_TIMEOUT_S, SLOTS, Drive, Measured, paces
 from calibrate_load import (
     OUTPUTS,
     WORDS,
@@ -46,6 +35,7 @@ from calibrate_load import (
     burst_arrivals,
     drive_arrivals,
 )
+from calibrate_report import report
 
 MANIFEST = live.MANIFEST | {
     "engine": {"max_num_seqs": SLOTS, "kv_cache_gib": 0.06},
@@ -59,7 +49,6 @@ RATES = {1: (1.0, 2.0, 4.0), 2: (2.0, 5.0, 8.0)}
 """Requests/s to so many engines, each for a third of a drive: within what these do."""
 BESIDE_RATE, BESIDE_S = 3.0, 60.0
 """Requests/s to the engine beside which others start, and for how long at most."""
-TTFT_BAR, ENGINE_BAR = 0.20, 0.10
 SAMPLE_S = 0.25
 """Between two looks at the hosts: seldom, because each look is work for the platform."""
 
@@ -68,7 +57,7 @@ def main() -> int:
     """Returns 1 where a bar is missed."""
     options = parse()
     if options.again:
-        return report(options, read(options.again))
+        return report(read(options.again), options.slice_s)
     folder = Path(tempfile.mkdtemp(prefix="penstock-bench-"))
     try:
         with live.platform(folder) as running:
@@ -77,7 +66,7 @@ def main() -> int:
         shutil.rmtree(folder, ignore_errors=True)
     if options.save:
         options.save.write_text(json.dumps(asdict(measured)), "utf-8")
-    return report(options, measured)
+    return report(measured, options.slice_s)
 
 
 def parse() -> argparse.Namespace:
@@ -107,9 +96,6 @@ def read(path: Path) -> Measured:
         for one in kept["drives"]
     ]
     return Measured(**kept)
-
-
-# --- live -------------------------------------------------------------------------------------
 
 
 def measure(running: live.Platform, options: argparse.Namespace) -> Measured:
@@ -268,47 +254,6 @@ def engine_seconds(running: live.Platform) -> Iterator[list[float]]:
     finally:
         stop.set()
         watcher.join()
-
-
-# --- the report -------------------------------------------------------------------------------
-
-
-def report(options: argparse.Namespace, measured: Measured) -> int:
-    """Prints both sides and the JSON line."""
-    engine = fitted(measured)
-    ways_s = ways(measured, engine)
-    live.say(f"engine model: {engine}")
-    live.say(
-        f"way outside the engine, of {len(ways_s)} requests: p50 {1000 * at(ways_s, 0.5):.1f} ms, "
-        f"p95 {1000 * at(ways_s, 0.95):.1f} ms"
-    )
-    live.say(
-        f"starts: {listed(measured.starts_s)} s; beside another: "
-        f"{listed(measured.further_starts_s)} s; of the slice: {listed(measured.slice_starts_s)} s"
-    )
-    live.say(f"stops: {listed(measured.stops_s)} s")
-    there = sorted(one.first_s for one in measured.slice if one.first_s is not None)
-    found, found_s = simulated(measured, engine, ways_s)
-    here, lost = sorted(found), len(measured.slice) - len(there)
-    line: dict[str, Any] = {"bench": "calibrate", "requests": len(measured.slice), "lost": lost}
-    missed = lost > 0
-    for name, share in (("ttft_p50", 0.5), ("ttft_p95", 0.95)):
-        a, b = at(there, share), at(here, share)
-        line |= {f"{name}_live_s": round(a, 4), f"{name}_sim_s": round(b, 4)}
-        line[f"{name}_error"] = round(b / a - 1, 3)
-        missed = missed or abs(line[f"{name}_error"]) > TTFT_BAR
-    line |= {"engine_live_s": round(measured.engine_s, 1), "engine_sim_s": round(found_s, 1)}
-    line["engine_error"] = round(found_s / measured.engine_s - 1, 3)
-    missed = missed or abs(line["engine_error"]) > ENGINE_BAR
-    line |= {"way_p50_ms": round(1000 * at(ways_s, 0.5), 1), "crowding": round(engine.crowding, 2)}
-    line |= {"slice_s": options.slice_s, "load": round(os.getloadavg()[0], 1)}
-    sys.stdout.write(json.dumps(line) + "\n")
-    return int(missed)
-
-
-def listed(seconds: Sequence[float]) -> str:
-    """Seconds with commas between them."""
-    return ", ".join(f"{s:.2f}" for s in seconds)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The calibration's arrivals, fit and report, and once the short way through a platform."""
 
-import argparse
 import json
 import subprocess
 import sys
@@ -121,8 +120,9 @@ def test_unanswered_requests_are_no_part_of_the_fit(fit: ModuleType) -> None:
 def test_simulated_side_agrees_with_itself(
     calibrate: ModuleType, measured: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = argparse.Namespace(slice_s=90.0)
-    assert calibrate.report(options, measured) == 0
+    from calibrate_report import report
+
+    assert report(measured, 90.0) == 0
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert abs(line["ttft_p50_error"]) < 0.1
     assert abs(line["engine_error"]) < 0.05
@@ -131,7 +131,7 @@ def test_simulated_side_agrees_with_itself(
         replace(one, first_s=2 * one.first_s)
         for one in measured.slice  # type: ignore[attr-defined]
     ]
-    assert calibrate.report(options, replace(measured, slice=slower)) == 1  # type: ignore[type-var]
+    assert report(replace(measured, slice=slower), 90.0) == 1  # type: ignore[type-var]
 
 
 def test_what_was_measured_can_be_kept(
