@@ -2,14 +2,15 @@
 
 from loadtests.recordings import Row
 from scripts import affinity_live
+from scripts import affinity_simulated as simulated
 from scripts import bench_affinity as affinity
 
 
 def test_affinity_has_most_of_a_shared_caches_hits_and_loads_engines_evenly() -> None:
     rows = affinity.load(affinity.TRACE).rows
-    shared, ours, *_ = affinity.POLICIES
-    best = affinity.Replay(shared, rows, 16).run()
-    found = affinity.Replay(ours, rows, 16).run()
+    shared, ours, *_ = simulated.POLICIES
+    best = simulated.Replay(shared, rows, 16).run()
+    found = simulated.Replay(ours, rows, 16).run()
     assert best.hit_rate > 0.3
     assert found.hit_rate >= affinity.HIT_BAR * best.hit_rate
     assert found.tokens_balance <= affinity.BALANCE_BAR
@@ -19,13 +20,13 @@ def test_affinity_has_most_of_a_shared_caches_hits_and_loads_engines_evenly() ->
 
 def test_every_request_of_the_trace_is_answered() -> None:
     rows = affinity.load(affinity.TRACE).rows[:200]
-    for policy in affinity.POLICIES:
-        replay = affinity.Replay(policy, rows, 16)
+    for policy in simulated.POLICIES:
+        replay = simulated.Replay(policy, rows, 16)
         found = replay.run()
         assert len(replay.ttft_s) == 200
         assert found.ttft_p50_s > 0
     line = affinity.json_line(
-        [affinity.Replay(p, rows, 16).run() for p in affinity.POLICIES], 200, 16
+        [simulated.Replay(p, rows, 16).run() for p in simulated.POLICIES], 200, 16
     )
     assert line["bench"] == "affinity"
     assert set(line["balance"]) == {"prefix affinity", "fewest tokens", "round robin"}
