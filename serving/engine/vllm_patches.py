@@ -11,6 +11,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -123,9 +124,25 @@ def share_steps() -> None:
 
 def bound_grammars() -> None:
     """Has a request end whose grammar holds up the others; the core is forked later."""
+    from vllm.exceptions import GenerationError, VLLMValidationError
+    from vllm.v1.engine import FinishReason
+    from vllm.v1.engine.output_processor import OutputProcessor
+    from vllm.v1.structured_output import StructuredOutputManager
     from vllm.v1.structured_output.backend_xgrammar import XgrammarGrammar
 
+    class GrammarTooSlowError(VLLMValidationError, GenerationError):  # type: ignore[misc]
+        """A whole answer is refused as the one, a stream ended as the other: both with 400."""
+
+        def __init__(self, param: str, message: str) -> None:
+            super().__init__(message, parameter=param)
+            self.status_code = HTTPStatus.BAD_REQUEST
+
+        def __str__(self) -> str:
+            return str(self.args[0])
+
     grammar_budget.hook(XgrammarGrammar)
+    grammar_budget.hook_manager(StructuredOutputManager)
+    grammar_budget.hook_outputs(OutputProcessor, FinishReason.ERROR, GrammarTooSlowError)
 
 
 def rank_without_compiling() -> None:

@@ -35,6 +35,8 @@ NAMED_FIRST = re.compile(r"([a-z_]+) (?:must|cannot|is set|contains)\b")
 CONTEXT_OVERFLOW = ("maximum context length", "maximum model length")
 """Parts of vLLM's messages about a prompt that does not fit."""
 
+GRAMMAR_TOO_SLOW = "takes the engine too long to tell which token may follow"
+"""Part of our engines' message about a grammar; see `serving.engine.grammar_budget`."""
 
 NO_ROUTE = "Not Found"
 """What vLLM's server says where it has no such route for its model."""
@@ -136,14 +138,16 @@ def answer_of_engine(status: int, body: bytes) -> Answer:
         message = HTTPStatus(status).phrase if status in set(HTTPStatus) else f"status {status}"
     if param is None and (named := NAMED_FIRST.match(message)) and named[1] in fields.SAMPLING:
         param = named[1]
-    overflow = any(part in message for part in CONTEXT_OVERFLOW)
+    code = "grammar_too_complex" if GRAMMAR_TOO_SLOW in message else None
+    if any(part in message for part in CONTEXT_OVERFLOW):
+        code = "context_length_exceeded"
     if status == HTTPStatus.NOT_IMPLEMENTED:
         status = int(HTTPStatus.BAD_REQUEST)  # the request asks for what the model cannot do
     error = {
         "message": message[:MAX_MESSAGE_CHARS],
         "type": "rate_limit_error" if status == 429 else "invalid_request_error",
         "param": param,
-        "code": "context_length_exceeded" if overflow else None,
+        "code": code,
     }
     return Answer(status, orjson.dumps({"error": error}))
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from models.errors import DeadlineError, QueueFullError, UnauthenticatedError, UpstreamError
+from serving.engine import grammar_budget
 from serving.gateway.errors import (
     MAX_MESSAGE_CHARS,
     answer_of,
@@ -65,6 +66,16 @@ def test_engines_refusal_keeps_message_and_param_and_loses_its_numeric_code() ->
 def test_context_overflow_has_openais_code(message: str) -> None:
     answer = answer_of_engine(400, engine_error(message))
     assert json.loads(answer.body)["error"]["code"] == "context_length_exceeded"
+
+
+@pytest.mark.parametrize(
+    ("kind", "param"), [("json", "response_format"), ("regex", "structured_outputs")]
+)
+def test_grammar_that_is_too_slow_has_a_code_and_its_field(kind: str, param: str) -> None:
+    _, message = grammar_budget.refusal(kind)
+    error = json.loads(answer_of_engine(400, engine_error(message)).body)["error"]
+    assert (error["code"], error["param"]) == ("grammar_too_complex", param)
+    assert error["type"] == "invalid_request_error"
 
 
 def test_field_of_the_body_is_named_as_the_tenant_knows_it() -> None:
