@@ -59,6 +59,13 @@ class Identities:
             self._read_s = time.monotonic()
             self._take(new)
 
+    async def refresh_or_later(self) -> None:
+        """As `refresh`, after a write whose answer must not be lost; `run` does what fails."""
+        try:
+            await self.refresh()
+        except DatabaseError as exc:
+            log.warning("keys_not_read", error=str(exc))
+
     async def run(self, stop: asyncio.Event) -> None:
         """Refreshes until it is stopped; cancelled amid a query it would leave a thread behind."""
         while not await stopped_within(stop, LOOK_S):

@@ -109,7 +109,7 @@ async def list_keys(here: Here, project_id: ProjectFilter = None) -> Items[KeyVi
 async def add_key(new: NewKey, here: Here, deed: Deed) -> IssuedKey:
     """Makes a key; its plain text is in this answer and can be had nowhere else."""
     issued = await KeyStore(here.store).issue(new, deed)
-    await here.identities.refresh()
+    await here.identities.refresh_or_later()
     return issued
 
 
@@ -131,7 +131,7 @@ async def change_key(key_id: str, change: KeyChange, here: Here, deed: Deed) -> 
 async def rotate_key(key_id: str, rotation: Rotation, here: Here, deed: Deed) -> IssuedKey:
     """Gives a key a new plain text; the old one stays valid for the overlap."""
     issued = await KeyStore(here.store).rotate(key_id, rotation, deed)
-    await here.identities.refresh()
+    await here.identities.refresh_or_later()
     return issued
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from serving.controller.identities import LOOK_S
 from serving.controller.key_store import KeyStore
@@ -97,6 +99,26 @@ async def test_revoked_key_is_gone_from_the_stream_within_a_second(served: Serve
         path = f"/admin/v1/keys/{key_id}" + ("/rotate" if change["method"] == "POST" else "")
         answer = await served.admin.request(str(change["method"]), path, json=change["json"])
         assert answer.status_code == 409
+
+
+async def test_key_that_was_made_is_answered_though_the_database_goes_then(
+    served: Served, database_url: str
+) -> None:
+    engine = create_async_engine(database_url)
+    project = await project_of(served)
+    async with engine.begin() as connection:  # which is read with the keys, and not for a new one
+        await connection.execute(sqlalchemy.text("ALTER TABLE limits RENAME TO away"))
+    issued = await make(served, "keys", project_id=project["project_id"], name="one")
+    path = f"/admin/v1/keys/{issued['key']['key_id']}/rotate"
+    rotated = await served.admin.post(path, json={})
+    assert rotated.status_code == 200
+    async with engine.begin() as connection:
+        await connection.execute(sqlalchemy.text("ALTER TABLE away RENAME TO limits"))
+    await engine.dispose()
+    await served.controller.identities.refresh()
+    for secret in (issued["secret"], rotated.json()["secret"]):
+        record = served.controller.identities.authenticate(secret.encode(), time.time())
+        assert record.key_id == issued["key"]["key_id"]
 
 
 async def test_rotated_key_keeps_its_id_and_both_secrets_for_the_overlap(served: Served) -> None:
