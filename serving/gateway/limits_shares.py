@@ -97,7 +97,7 @@ class SharedMeters:
             if report := self._report(self._clock()):
                 await self._tell(report)
             try:
-                async with asyncio.timeout(REPORT_S):
+                async with asyncio.timeout(REPORT_S if self._in_use(self._clock()) else QUIET_S):
                     await self._wanted.wait()
             except TimeoutError:
                 continue
@@ -129,11 +129,16 @@ class SharedMeters:
             return False
         return not self.is_down
 
+    def _in_use(self, at: float) -> list[Meter]:
+        return [
+            meter
+            for meter in self._rules.meters()
+            if at - meter.touched_at < IDLE_S or _is_held(meter, at)
+        ]
+
     def _report(self, at: float) -> list[Meter]:
         due = []
-        for meter in self._rules.meters():
-            if not (at - meter.touched_at < IDLE_S or _is_held(meter, at)):
-                continue
+        for meter in self._in_use(at):
             key = (meter.limit_id, meter.kind)
             sent_at = self._sent_at.get(key, 0.0)
             moves = meter.touched_at >= sent_at or meter.short or meter.spare(at)
