@@ -92,6 +92,8 @@ class Journal:
         self._again = False  # once more when it is over
         self._lost: deque[range] = deque(maxlen=LOST_KEPT)  # records whose commit failed
         self._next_commit_s = 0.0
+        self.settled = asyncio.Event()
+        """Set by whoever settles a request: there is something to ship."""
 
     def open(self) -> None:
         """Makes and locks the folder and the first segment.

@@ -80,7 +80,7 @@ class Meter:
         self._metrics = metrics
 
     async def enter(self, visit: Visit, call: Call) -> Passage:
-        """Reserves a request.
+        """Keeps room for what is to be noted of a request.
 
         Raises:
             JournalError: If it cannot be recorded, and the operator does not serve it all the same.
@@ -94,35 +94,35 @@ class Meter:
             self._metrics.unmetered.inc()
             log.error("request_served_unmetered", usage_id=visit.usage_id, reason=exc.hint)
             return FREE
-        try:
-            return Metered(self._journal, self._metrics, visit, call)
-        except BaseException:
-            self._journal.unbook()
-            raise
+        return Metered(self._journal, self._metrics, visit, call)
 
 
 class Metered:
     """The passage of a request that is being metered."""
 
-    __slots__ = ("_at", "_journal", "_metrics", "_pinned", "_reserved", "_tier", "_usage_id")
+    __slots__ = ("_at", "_call", "_journal", "_metrics", "_pinned", "_reserved", "_usage_id")
 
     def __init__(self, journal: Journal, metrics: GatewayMetrics, visit: Visit, call: Call) -> None:
         self._journal = journal
         self._metrics = metrics
         self._usage_id = visit.usage_id
-        self._tier = call.service_tier or ""
+        self._call = call
         self._at = time.time()
         self._pinned: list[Segment] = []
-        self._reserved = self._append(replay.reserved(visit, call, self._at))
-        journal.commit_soon()
+        self._reserved = 0  # number of the record; 0 before the first attempt
 
     def dispatched(self, visit: Visit) -> None:
-        """Notes an attempt.
+        """Notes an attempt, and with the first one who pays for it. The disk begins with it when
+        the request has been sent: until then the kernel would take our core for it.
 
         Raises:
             JournalError: If the disk fails.
         """
-        self._append(replay.attempt(visit))
+        if self._reserved:
+            self._append(replay.attempt(visit))
+            return
+        self._reserved = self._append(replay.reserved(visit, self._call, self._at))
+        asyncio.get_running_loop().call_soon(self._journal.commit_soon)
 
     async def cleared(self) -> None:
         """Notes that bytes may leave, and waits until the reservation outlives the machine.
@@ -135,9 +135,9 @@ class Metered:
 
     def settle(self, visit: Visit) -> None:
         """Notes how the request ended and what it took."""
-        status = status_of(visit)
+        status, tier = status_of(visit), self._call.service_tier or ""
         try:
-            self._append(settled(visit, status, self._tier, self._at, time.monotonic()))
+            self._append(settled(visit, status, tier, self._at, time.monotonic()))
         except JournalError as exc:
             # The disk broke under a request that was let in; a successor will find it unsettled.
             log.critical("usage_not_settled", usage_id=self._usage_id, reason=str(exc))
@@ -145,6 +145,7 @@ class Metered:
         for segment in self._pinned:
             segment.pins -= 1
         self._journal.unbook()
+        self._journal.settled.set()
 
     def _append(self, payload: bytes) -> int:
         number, segment = self._journal.append(payload)

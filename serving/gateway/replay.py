@@ -1,7 +1,8 @@
 """What the records of a journal say of each request; pure.
 
-    reserved   before a request is let in      who pays, and for what
-    attempt    before it is sent to an engine
+    reserved   before a request is sent to an engine the first time: who pays, and for what, and the
+               attempt
+    attempt    before it is sent again
     opened     before the first byte of its answer leaves
     settled    when it is over                 the whole row of usage
 
@@ -45,23 +46,27 @@ class _Open:
 
 
 def reserved(visit: Visit, call: Call, at: float) -> bytes:
-    """The record of a request that is let in; `at` in Unix seconds."""
+    """The record of a request that is about to be sent to an engine for the first time, which came
+    `at` Unix seconds."""
     return orjson.dumps({
         "k": "r", "u": visit.usage_id, "org_id": visit.org_id, "project_id": visit.project_id,
         "key_id": visit.key_id, "model": call.model, "route": visit.route, "at": at,
-        "tier": call.service_tier or "",
+        "tier": call.service_tier or "", **_attempt(visit),
     })  # fmt: skip
 
 
 def attempt(visit: Visit) -> bytes:
-    """The record of a request that is about to be sent to an engine."""
-    record: dict[str, object] = {
-        "k": "a", "u": visit.usage_id, "n": visit.attempts, "e": visit.engine_id,
-        "v": visit.revision,
+    """The record of a request that is about to be sent to an engine once more."""
+    return orjson.dumps({"k": "a", "u": visit.usage_id, **_attempt(visit)})
+
+
+def _attempt(visit: Visit) -> dict[str, object]:
+    attempt: dict[str, object] = {
+        "n": visit.attempts, "e": visit.engine_id, "v": visit.revision,
     }  # fmt: skip
     if not visit.is_recorded:
-        record["p"] = visit.prompt_guess
-    return orjson.dumps(record)
+        attempt["p"] = visit.prompt_guess
+    return attempt
 
 
 def opened(usage_id: str) -> bytes:
@@ -99,10 +104,12 @@ def _take(
     match fields["k"]:
         case "s":
             settled.setdefault(usage_id, payload)
-        case "r":
-            open_.setdefault(usage_id, _Open()).reserved = fields
-        case "a":
+        case "r" | "a" as kind:
             one = open_.setdefault(usage_id, _Open())
+            if kind == "r":
+                one.reserved = fields
+                if "n" not in fields:  # of a version that noted the first attempt apart
+                    return
             one.attempts, one.revision = int(str(fields["n"])), int(str(fields["v"]))
             one.engine_id = str(fields["e"])
             one.guess = int(str(fields["p"])) if "p" in fields else None

@@ -8,6 +8,7 @@ import asyncio
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -26,7 +27,7 @@ from serving.gateway.telemetry import GatewayMetrics
 from serving.logs import get_logger
 from serving.metered import UsageReceipt
 
-INTERVAL_S = 0.25
+INTERVAL_S = 0.5
 MAX_BACKOFF_S = 5.0
 ADOPTION_INTERVAL_S = 5.0
 """How often we look for journals whose gateway is dead."""
@@ -71,18 +72,22 @@ class Shipping:
     async def run(self) -> None:
         """Ships what is settled, and adopts orphaned journals, until it is cancelled.
 
+        What is settled after a while of nothing goes at once, what follows it each INTERVAL_S.
         A crash of ours is logged and begun anew.
         """
         backoff_s = INTERVAL_S
         next_adoption_s = 0.0
         loop = asyncio.get_running_loop()
         while True:
+            failed = True
+            self._journal.settled.clear()
             try:
                 await self.ship()
                 if loop.time() >= next_adoption_s:
                     await self.adopt()
                     next_adoption_s = loop.time() + ADOPTION_INTERVAL_S
                 backoff_s = INTERVAL_S
+                failed = False
             except UnreachableError as exc:
                 if backoff_s == INTERVAL_S:
                     log.warning("usage_waits", reason=str(exc), hint=exc.hint)
@@ -95,6 +100,10 @@ class Shipping:
                 backoff_s = MAX_BACKOFF_S
             self._metrics.journal_backlog.set(self._journal.backlog_bytes)
             await asyncio.sleep(backoff_s)
+            if not failed:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(next_adoption_s):
+                        await self._journal.settled.wait()
 
     async def ship(self) -> None:
         """Sends all that is settled in our own journal.

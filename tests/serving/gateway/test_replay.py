@@ -58,6 +58,20 @@ def test_request_of_which_bytes_may_have_left_is_unknown() -> None:
     assert (row.attempts, row.engine_id, row.revision) == (2, "e2", 3)
 
 
+def test_journal_of_a_version_that_noted_the_first_attempt_apart_is_understood() -> None:
+    one = visit()
+    fields = orjson.loads(replay.reserved(one, CALL, 1e9))
+    before = orjson.dumps({name: v for name, v in fields.items() if name not in ("n", "e", "v")})
+    for records, attempts in (([before], 0), ([before, replay.attempt(one)], 2)):
+        (row,) = replay.replay(records, machine_crashed=False).orphans
+        assert (row.status, row.attempts, row.org_id) == (UsageStatus.FAILED, attempts, "org-1")
+
+
+def test_reservation_names_the_first_attempt() -> None:
+    (row,) = replay.replay(life(visit())[:1], machine_crashed=False).orphans
+    assert (row.attempts, row.engine_id, row.revision) == (2, "e2", 3)
+
+
 def test_request_at_a_server_elsewhere_waits_for_no_recorder() -> None:
     records = life(visit(is_recorded=False, prompt_guess=9))
     for left, crashed in ((records[:3], False), (records[:2], True)):

@@ -62,6 +62,26 @@ class Taking:
         return UsageReceipt(new=len(rows))
 
 
+async def test_first_row_after_a_pause_is_shipped_without_waiting_for_the_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.gateway.shipping.ADOPTION_INTERVAL_S", 3600.0)
+    monkeypatch.setattr("serving.gateway.shipping.INTERVAL_S", 0.01)
+    journal = Journal(tmp_path / "journal" / "gw-1")
+    journal.open()
+    link = Taking()
+    shipping = asyncio.create_task(Shipping(journal, link, GatewayMetrics()).run())
+    for _ in range(3):
+        await asyncio.sleep(0.05)  # it has looked, and found nothing
+        one = visit()
+        for record in life(one):
+            journal.append(record)
+        journal.settled.set()
+        await until(lambda one=one: link.rows[-1:] == [one.usage_id])  # type: ignore[misc]
+    await cancel(shipping)
+    await journal.close(delete=True)
+
+
 async def left_behind(folder: Path) -> str:
     """The journal of a gateway that died after one request; returns the request's name."""
     journal, one = Journal(folder), visit()
