@@ -154,9 +154,13 @@ class Balancer:
 
     def room(self, now_s: float) -> tuple[int, int]:
         """Free slots and all slots of the endpoints that take requests."""
-        fit = [one for one in self._routed.values() if one.takes_requests(now_s)]
-        slots = sum(one.capacity for one in fit)
-        return slots - sum(min(one.in_flight, one.capacity) for one in fit), slots
+        free = slots = 0
+        for one in self._routed.values():
+            if one.takes_requests(now_s):
+                capacity = one.capacity
+                slots += capacity
+                free += max(0, capacity - one.in_flight)
+        return free, slots
 
     def can_serve(self, now_s: float) -> bool:
         """Whether any endpoint takes requests, now or as soon as one ends."""

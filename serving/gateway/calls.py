@@ -93,8 +93,11 @@ class Reading:
     def _max_tokens(self) -> int | None:
         if not self.limits:
             return 0
-        values = (self.fields.get(name) for name in self.limits)
-        return next((value for value in values if isinstance(value, int)), None)
+        for name in self.limits:
+            value = self.fields.get(name)
+            if isinstance(value, int):
+                return value
+        return None
 
 
 @functools.lru_cache(maxsize=4096)

@@ -12,12 +12,14 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 import orjson
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from models.errors import BadRequestError, PenstockError
 from serving.gateway.bodies import TenantLeftError
+from serving.gateway.eager import start
 from serving.gateway.http10 import Unchunked, check_head
 
 HEAD_TIMEOUT_S = 10.0
@@ -161,6 +163,8 @@ class TenantConnection(HttpToolsProtocol):
         self._header_bytes = 0
         self._refused = False
         self._is_last = False
+        self._is_parsing = False
+        self._come: tuple[RequestResponseCycle, ASGI3Application] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Somebody connects, and shall say what they want soon."""
@@ -202,7 +206,12 @@ class TenantConnection(HttpToolsProtocol):
         if not self._in_body and not self._in_head:
             self._head_bytes = 0
         self._head_bytes += len(data)
+        self._is_parsing = True
         super().data_received(data)
+        self._is_parsing = False
+        come, self._come = self._come, None
+        if come is not None and not self._refused:
+            self._begin(*come)
         # Here and not where a head or a body begins: most requests come as a whole.
         if self._refused:
             return
@@ -213,6 +222,19 @@ class TenantConnection(HttpToolsProtocol):
                 self._refuse(TOO_LARGE)
             elif self._patience is None:
                 self._await(self.head_timeout_s)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Serves a request: where it has just come, when all that came with it has been read, so
+        that it mostly finds its body."""
+        if self._is_parsing:
+            self._come = (cycle, app)
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def _begin(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        task = start(self.loop, cycle.run_asgi(app))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     def pause_writing(self) -> None:
         """Enough is waiting to be written."""
@@ -240,8 +262,12 @@ class TenantConnection(HttpToolsProtocol):
         """A header; those past MAX_HEADERS are not kept, for the request is refused."""
         self._header_count += 1
         self._header_bytes += len(name) + len(value)
-        if self._header_count <= MAX_HEADERS:
-            super().on_header(name, value)
+        if self._header_count > MAX_HEADERS:
+            return
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The head is here: who sent it is known to the app as `scope[TENANT]`."""
@@ -335,14 +361,14 @@ class WhileConnected:
         self._left = False
         self._task: asyncio.Task[object] | None = None
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> Self:
         self._task = asyncio.current_task()
         self._tenant.on_left = self._leave
         if self._tenant.left:
             self._leave()
         return self
 
-    async def __aexit__(
+    def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,

@@ -5,9 +5,8 @@ import hashlib
 import ssl
 from collections import Counter, defaultdict
 from collections.abc import Set
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
 from serving.gateway import elsewhere
@@ -29,8 +28,7 @@ ACCOUNT_LINES = b"vllm:"
 ACCOUNT_TIMEOUT_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """Where an engine's server listens."""
 
     host: str

@@ -60,6 +60,17 @@ class VirtualCounters(Generic[KeyT]):
         if key in self._waiting:
             self._push(key)
 
+    def pass_by(self, key: KeyT, tokens: float, weight: float = 1.0) -> None:
+        """The key is served so much past those who wait: as if it began, was charged, and ended."""
+        if key in self._waiting:
+            self.charge(key, tokens, weight)
+            return
+        least = self.least()
+        floor = self._last if least is None else self._served[least]
+        self._served[key] = self._last = max(self.served(key), floor) + tokens / weight
+        if len(self._served) > KEPT_IDLE + len(self._waiting):
+            self._forget_idle()
+
     def least(self, without: Set[KeyT] = frozenset()) -> KeyT | None:
         """The waiting key with the least service; among equals the one that waits longer.
 

@@ -155,9 +155,10 @@ class Proxy:
             tenant: Tenant = scope[TENANT]
             after_s = keep_alive_after_s(headers, lane.route.keep_alive_s, streams=call.stream)
             waiting = KeepAlive(send, after_s, self._operation.shape)
-            async with waiting, WhileConnected(tenant), Way(visit) as way:
-                await way.enter(self._tolls, call)
-                await self._serve(call, lane, visit, way, tenant, waiting.send)
+            async with waiting:
+                with WhileConnected(tenant), Way(visit) as way:
+                    await way.enter(self._tolls, call)
+                    await self._serve(call, lane, visit, way, tenant, waiting.send)
         except TenantLeftError:
             if not visit.complete:
                 visit.status = CLIENT_LEFT
@@ -184,8 +185,8 @@ class Proxy:
         body = await read_body(receive, headers, cap, held)
         if operation.body is Body.MEDIA and len(body) > text_cap and DATA_URL not in body:
             raise BodyTooLargeError(f"text is larger than {text_cap / 2**20:g} MiB")
-        kind = next((v for name, v in headers if name == b"content-type"), b"")
-        reading = operation.read(body, kind.decode("latin-1"), limits.media_domains)
+        kind = content_type_of(headers) if operation.body is Body.FORM else ""
+        reading = operation.read(body, kind, limits.media_domains)
         if reading.urls:
             await check_addresses(reading.urls, "messages")
         return reading
@@ -423,6 +424,11 @@ def note_tokens(visit: Visit, told: Tokens | None, delivered: int, *, ended: boo
     visit.tokens, visit.delivered = told, delivered
     if told is not None and not ended and told.completion < delivered:
         visit.tokens, visit.prompt_guess = None, told.prompt
+
+
+def content_type_of(headers: Headers) -> str:
+    """What a request says of its body; empty where it says nothing."""
+    return next((v.decode("latin-1") for name, v in headers if name == b"content-type"), "")
 
 
 def call_for(route: ModelRoute, reading: Reading, visit: Visit) -> Call:

@@ -137,6 +137,10 @@ class WaitingLine(Generic[TicketT]):
         """The request goes to an engine, out of the line or past it, and is charged for."""
         self.drain.note(ticket.tokens, now_s)
         queue, tier = self._queues[ticket.tier], ticket.tier
+        if ticket not in self._by_age:
+            queue.counters.pass_by(ticket.tenant, ticket.tokens, ticket.weight)
+            self._tiers.pass_by(tier, ticket.tokens, TIER_WEIGHTS[tier])
+            return
         queue.counters.begin(ticket.tenant)
         self._tiers.begin(tier)
         self.charge(ticket, ticket.tokens)

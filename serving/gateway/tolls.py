@@ -71,10 +71,10 @@ class Way:
         self._visit = visit
         self._passages: list[Passage] = []
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> Self:
         return self
 
-    async def __aexit__(
+    def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,

@@ -39,25 +39,26 @@ class VisitMetrics:
 
     def observe(self, visit: Visit, now_s: float) -> None:
         """Counts a request that has ended, at a monotonic time."""
+        base = visit.base
         if visit.broken:
-            self._upstream_errors.labels(visit.base).inc(len(visit.broken))
+            self._upstream_errors.labels(base).inc(len(visit.broken))
         if visit.code:
-            self._rejects.labels(visit.base, visit.code).inc()
+            self._rejects.labels(base, visit.code).inc()
         counts = _by_kind(visit.tokens) if visit.tokens else {}
         for kind, number in counts.items():
-            self._tokens(visit.base, kind).inc(number)
+            self._tokens(base, kind).inc(number)
         if visit.complete and not visit.cut and visit.status < HTTPStatus.BAD_REQUEST:
-            self._time(visit, now_s)
+            self._time(visit, base, now_s)
         if self._by_tenant:
             self._count_tenant(visit, counts)
 
-    def _time(self, visit: Visit, now_s: float) -> None:
+    def _time(self, visit: Visit, base: str, now_s: float) -> None:
         exemplar = {"usage_id": visit.usage_id}
-        self._seconds(visit.base).observe(now_s - visit.began_s, exemplar)
+        self._seconds(base).observe(now_s - visit.began_s, exemplar)
         more = visit.tokens.completion - 1 if visit.tokens else 0
         if visit.streaming and visit.first_byte_s is not None and more > 0:
             mean_s = (now_s - visit.first_byte_s) / more
-            self._per_token(visit.base).observe(mean_s, exemplar)
+            self._per_token(base).observe(mean_s, exemplar)
 
     def _count_tenant(self, visit: Visit, counts: dict[str, int]) -> None:
         name = visit.org_id

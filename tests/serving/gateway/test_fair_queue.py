@@ -129,3 +129,41 @@ def test_service_of_two_waiting_keys_differs_by_no_more_than_the_papers_bound(
         for g in keys:
             gaps = [at[f] - at[g] for at in history]
             assert max(gaps) - min(gaps) <= bound + 1e-6
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["begin", "end", "charge", "pass"]), st.sampled_from("abc"),
+              st.integers(0, 30)),
+    max_size=40,
+)  # fmt: skip
+
+
+@given(steps=STEPS)
+def test_passing_by_is_to_begin_to_be_charged_and_to_end(
+    steps: list[tuple[str, str, int]],
+) -> None:
+    at_once: VirtualCounters[str] = VirtualCounters()
+    in_steps: VirtualCounters[str] = VirtualCounters()
+    waiting: set[str] = set()
+    for step, key, tokens in steps:
+        if step == "pass":
+            at_once.pass_by(key, tokens, 2.0)
+            in_steps.begin(key)
+            in_steps.charge(key, tokens, 2.0)
+            if key not in waiting:
+                in_steps.end(key)
+            continue
+        match step:
+            case "begin":
+                waiting.add(key)
+                at_once.begin(key)
+                in_steps.begin(key)
+            case "end":
+                waiting.discard(key)
+                at_once.end(key)
+                in_steps.end(key)
+            case _:
+                at_once.charge(key, tokens)
+                in_steps.charge(key, tokens)
+        assert at_once.least() == in_steps.least()
+        assert [at_once.served(k) for k in "abc"] == [in_steps.served(k) for k in "abc"]
