@@ -42,6 +42,7 @@ from scripts.peers.rounds import (
 )
 
 NAMES = ("nginx", "rust_router", OURS, "litellm")
+HALF_LOAD_PEERS = ("nginx", "rust_router")
 FEATURES = ("penstock_off", "penstock_on")
 """Ours without limits and metering, and with all that can be on."""
 
@@ -67,12 +68,8 @@ class Report(PartedReport):
     streams: tuple[int, ...]
     features: bool = False
     bench: Bench | None = None
-    ttft_added_ms: Mapping[str, float | None] = field(
-        default_factory=lambda: {"p50": None, "p99": None}
-    )
-    ttft_added_to_engine_ms: Mapping[str, float | None] = field(
-        default_factory=lambda: {"p50": None, "p99": None}
-    )
+    ttft_added_ms: dict[int, Mapping[str, Mapping[str, float | None]]] = field(default_factory=dict)
+    """By what the upstream takes for its first token, and gateway."""
     streams_1000: Mapping[str, float | None] = field(
         default_factory=lambda: {"errors": None, "rss_mib": None}
     )
@@ -98,8 +95,12 @@ class Report(PartedReport):
             "errors": {
                 name: sum(self._at(name, n).errors for n in self.streams) for name in self.names
             },
-            "ttft_added_ms": dict(self.ttft_added_ms),
-            "ttft_added_to_engine_ms": dict(self.ttft_added_to_engine_ms),
+            "ttft_added_ms": self._added(0, OURS),
+            "ttft_added_to_engine_ms": self._added(ENGINE_FIRST_MS, OURS),
+            "ttft_added_by_peers_ms": {
+                what: {n: self._added(first_ms, n) for n in self.names if n in HALF_LOAD_PEERS}
+                for what, first_ms in (("at_once", 0), ("to_engine", ENGINE_FIRST_MS))
+            },
             "streams_1000": dict(self.streams_1000),
             "features": self._of_features() if self.features else None,
             "bars": BARS,
@@ -113,6 +114,10 @@ class Report(PartedReport):
 
     def _at(self, name: str, streams: int) -> Series:
         return Series() if self.bench is None else self.bench.series[name, streams]
+
+    def _added(self, first_ms: int, name: str) -> Mapping[str, float | None]:
+        found = self.ttft_added_ms.get(first_ms, {})
+        return found.get(name, {"p50": None, "p99": None})
 
     def _whole(self, name: str) -> list[float]:
         return [] if self.bench is None else self.bench.whole[name].us_per_request
@@ -221,8 +226,8 @@ async def _rounds(
             await one("requests", lambda n=name: bench.requests(n))  # type: ignore[misc]
 
     async def half_load() -> None:
-        report.ttft_added_ms = await bench.half_load(0)
-        report.ttft_added_to_engine_ms = await bench.half_load(ENGINE_FIRST_MS)
+        for first_ms in (0, ENGINE_FIRST_MS):
+            report.ttft_added_ms[first_ms] = await bench.half_load(first_ms)
 
     async def thousand() -> None:
         report.streams_1000 = await bench.thousand()

@@ -174,8 +174,9 @@ class Bench:
         say(f"{name:12} {found.requests:7} whole answers, "
             f"{cpu_s / max(1, found.requests) * 1e6:7.1f} us each {found.bad[:200]}")  # fmt: skip
 
-    async def half_load(self, first_ms: int) -> dict[str, float | None]:
-        """The time to the first token that our gateway adds while half of its core is taken.
+    async def half_load(self, first_ms: int) -> dict[str, dict[str, float | None]]:
+        """The time to the first token that each gateway adds, beside the load that takes half of
+        our gateway's core; LiteLLM, which that load is too much for, is left out.
 
         Args:
             first_ms: What the upstream itself takes for it.
@@ -188,13 +189,19 @@ class Bench:
         if not (costs := self._costs()):
             raise RoundError("nobody knows what a chunk costs")
         streams = max(8, round(HALF_LOAD * 1e6 / statistics.median(costs) / PACE_PER_S))
-        times: dict[str, list[int]] = {OURS: [], DIRECT: []}
+        times: dict[str, list[int]] = {
+            name: [] for name in (DIRECT, *self._peers) if name != "litellm"
+        }
         for _ in range(self._extent.rounds):
             for name, seen in times.items():
                 seen += await self._ttfts_beside(name, streams, first_ms)
+        direct = times.pop(DIRECT)
         added = {
-            share: difference(quantile(times[OURS], at), quantile(times[DIRECT], at))
-            for share, at in (("p50", 0.5), ("p99", 0.99))
+            name: {
+                share: difference(quantile(seen, at), quantile(direct, at))
+                for share, at in (("p50", 0.5), ("p99", 0.99))
+            }
+            for name, seen in times.items()
         }
         say(f"half load: {streams} streams, upstream's first token after {first_ms} ms, "
             f"TTFT added {added} ms")  # fmt: skip
