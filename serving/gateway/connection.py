@@ -92,7 +92,12 @@ class Tenant:
     def way_of_chunks(self) -> Callable[[bytes], None] | None:
         """Takes more of the answer that has started, in HTTP's chunks as they are; None where it
         goes out otherwise."""
-        return self._cycle.transport.write if self._cycle.chunked_encoding else None
+        if not self._cycle.chunked_encoding:
+            return None
+        transport: object = self._cycle.transport
+        if isinstance(transport, HeadFirst):
+            transport.let_go()  # all that came yet was hidden, and it stands there for one write
+        return self._cycle.transport.write
 
     def cut(self) -> None:
         """Ends the connection at once."""
@@ -118,7 +123,7 @@ class HeadFirst:
     def write(self, data: bytes) -> None:
         """Keeps the head, and writes it with what comes next."""
         if self._head:
-            self._let_go(data)
+            self.let_go(data)
         elif data.startswith(INTERIM):
             self._transport.write(data)
         else:
@@ -126,14 +131,15 @@ class HeadFirst:
 
     def close(self) -> None:
         """Closes, with nothing held back."""
-        self._let_go(b"")
+        self.let_go()
         self._transport.close()
 
     def is_closing(self) -> bool:
         """As the transport's."""
         return self._transport.is_closing()
 
-    def _let_go(self, data: bytes) -> None:
+    def let_go(self, data: bytes = b"") -> None:
+        """Writes the head and these bytes, and stands for the transport no more."""
         self._cycle.transport = self._transport
         self._transport.write(self._head + data)
 

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from serving.gateway.connection import HeadFirst
+from serving.gateway.connection import HeadFirst, Tenant, TenantConnection
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 
@@ -63,3 +63,16 @@ def test_close_before_a_body_writes_the_head_first(cycle: SimpleNamespace) -> No
     cycle.transport.close()
     assert cycle.wire.written == [HEAD]
     assert cycle.wire.closed
+
+
+def test_way_of_chunks_that_is_taken_before_anything_was_said_has_the_head_once(
+    cycle: SimpleNamespace,
+) -> None:
+    cycle.chunked_encoding = True
+    tenant = Tenant(cast("TenantConnection", None), cast("RequestResponseCycle", cycle))
+    cycle.transport.write(HEAD)
+    way = tenant.way_of_chunks
+    assert way is not None
+    for chunk in (b"1\r\n\n\r\n", b"2\r\n\n\n\r\n"):
+        way(chunk)
+    assert b"".join(cycle.wire.written) == HEAD + b"1\r\n\n\r\n" + b"2\r\n\n\n\r\n"
