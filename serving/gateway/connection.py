@@ -29,6 +29,9 @@ SLOWEST_BYTES_PER_S = 500.0
 
 MAX_HEAD_BYTES = 32 * 2**10
 MAX_HEADERS = 100
+LINGER_S = 1.0
+"""How long idle connections stay when a gateway stops."""
+
 INTERIM = b"HTTP/1.1 100 "
 """Begins what says that a body may come; no head of an answer."""
 
@@ -190,8 +193,25 @@ class TenantConnection(HttpToolsProtocol):
     def make_last(self) -> None:
         """The answer that is under way, or else the next, is this connection's last."""
         self._is_last = True
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self.cycle is not None and not self.cycle.response_started:
             self.cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        """The server ends. An answer whose head promised more ends, and leaves LINGER_S for what
+        is asked upon it: nobody is told of the end before."""
+        self.make_last()
+        if self.idle:
+            super().shutdown()
+
+    def on_response_complete(self) -> None:
+        """An answer has ended."""
+        super().on_response_complete()
+        if self._is_last and self.idle:
+            self.loop.call_later(LINGER_S, self._leave)
+
+    def _leave(self) -> None:
+        if self.idle:
+            super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Somebody leaves; whoever works for them is told."""

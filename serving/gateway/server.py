@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from models.errors import ConflictError
-from serving.gateway.connection import TenantConnection
+from serving.gateway.connection import LINGER_S, TenantConnection
 from serving.gateway.handover import Handover
 from serving.gateway.pages import collapse_heap
 from serving.gateway.pulse import beat
@@ -22,9 +22,6 @@ BACKLOG = 2048
 
 TICK_S = 1.0
 """How old the `date` of an answer may be."""
-
-LINGER_S = 1.0
-"""How long idle connections stay when a gateway stops."""
 
 GC_AFTER = 20_000
 """New objects after which the collector looks for cycles: a request leaves hardly any."""
