@@ -59,8 +59,9 @@ async def fleet(
     inherited = {name: v for name, v in os.environ.items() if not name.startswith("PENSTOCK_")}
     env = inherited | {f"PENSTOCK_{name.upper()}": value for name, value in settings.items()}
     process = await asyncio.create_subprocess_exec(
-        *command, "--workers", str(count), env=env, stderr=asyncio.subprocess.PIPE
-    )
+        *command, "--workers", str(count), env=env, stderr=asyncio.subprocess.PIPE,
+        limit=2**26,  # all that is said is taken in, asked for or not: a full pipe stops workers
+    )  # fmt: skip
     try:
         yield Fleet(process, await line_with(process, "serving"))
     finally:
