@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Coroutine
 
 
 def first_version() -> int:
@@ -31,22 +32,21 @@ class Changes:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def woken(self, timeout_s: float) -> bool:
-        """Waits for the next `bump` or `wake`; False if none came in time."""
-        event = self._changed
-        try:
-            async with asyncio.timeout(timeout_s):
-                await event.wait()
-        except TimeoutError:
-            return False
-        return True
+    def woken(self, timeout_s: float) -> Coroutine[None, None, bool]:
+        """Waits for the next `bump` or `wake` from this call on, also where a task is made of it,
+        which begins later; False if none came in time."""
+        return _set_within(self._changed, timeout_s)
+
+
+async def _set_within(event: asyncio.Event, timeout_s: float) -> bool:
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
 
 
 async def stopped_within(stop: asyncio.Event, seconds: float) -> bool:
     """Sleeps, but not beyond the stop; whether that came."""
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        return False
-    return True
+    return await _set_within(stop, seconds)
