@@ -1,8 +1,7 @@
 """Starts a task at once: its coroutine runs up to its first wait before `start` returns.
 
 A task's first step otherwise comes with the loop's next turn, behind all that has arrived
-meanwhile: under load half as long as the step itself. Python 3.12 can do it of its own; this is
-for 3.11.
+meanwhile. Python 3.12 can do it of its own; this is for 3.11.
 """
 
 import asyncio

@@ -65,8 +65,8 @@ class Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._exiting.set)
 
     async def main_loop(self) -> None:
-        """Waits until it is to stop. uvicorn's own looks ten times a second, which took a fifth of
-        what an idle gateway does; here it is woken, and tells the time once a second."""
+        """Waits until it is to stop. uvicorn's own looks ten times a second; here it is woken, and
+        sets the answers' date each TICK_S."""
         self._loop = asyncio.get_running_loop()
         while not await self.on_tick(0):
             with suppress(TimeoutError):
