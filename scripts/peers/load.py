@@ -150,7 +150,7 @@ def request_of(plan: Plan) -> bytes:
         ],
     }  # fmt: skip
     if plan.first_ms:
-        asked["min_tokens"] = plan.first_ms
+        asked["top_k"] = plan.first_ms  # says it to the upstream; no gateway minds it
     body = json.dumps(asked).encode()
     host = urlsplit(plan.url).netloc
     head = (

@@ -2,7 +2,7 @@
 
     python -m scripts.peers.upstream [PORT]     prints {"port": ...}
 
-`max_tokens` is the number of chunks, `seed` the microseconds between two of them, `min_tokens` the
+`max_tokens` is the number of chunks, `seed` the microseconds between two of them, `top_k` the
 milliseconds before the first. Each chunk bears the time at which it was written (CLOCK_MONOTONIC,
 ns), so that whoever reads it knows its delay.
 One process of asyncio protocols on uvloop: 22 us a chunk on a busy machine, so that 256 streams of
@@ -93,7 +93,7 @@ class Connection(asyncio.Protocol):
             self._whole(_answer_of(chunks))
             return
         options = asked.get("stream_options")
-        gap_us, first_ms = asked.get("seed"), asked.get("min_tokens")
+        gap_us, first_ms = asked.get("seed"), asked.get("top_k")
         begin = partial(
             self._begin,
             chunks,
