@@ -42,7 +42,6 @@ from scripts.peers.rounds import (
 )
 
 NAMES = ("nginx", "rust_router", OURS, "litellm")
-HALF_LOAD_PEERS = ("nginx", "rust_router")
 FEATURES = ("penstock_off", "penstock_on")
 """Ours without limits and metering, and with all that can be on."""
 
@@ -95,11 +94,11 @@ class Report(PartedReport):
             "errors": {
                 name: sum(self._at(name, n).errors for n in self.streams) for name in self.names
             },
-            "ttft_added_ms": self._added(0, OURS),
-            "ttft_added_to_engine_ms": self._added(ENGINE_FIRST_MS, OURS),
+            "ttft_added_ms": self._added(0),
+            "ttft_added_to_engine_ms": self._added(ENGINE_FIRST_MS),
             "ttft_added_by_peers_ms": {
-                what: {n: self._added(first_ms, n) for n in self.names if n in HALF_LOAD_PEERS}
-                for what, first_ms in (("at_once", 0), ("to_engine", ENGINE_FIRST_MS))
+                what: {n: one for n, one in self.ttft_added_ms.get(ms, {}).items() if n != OURS}
+                for what, ms in (("at_once", 0), ("to_engine", ENGINE_FIRST_MS))
             },
             "streams_1000": dict(self.streams_1000),
             "features": self._of_features() if self.features else None,
@@ -115,9 +114,8 @@ class Report(PartedReport):
     def _at(self, name: str, streams: int) -> Series:
         return Series() if self.bench is None else self.bench.series[name, streams]
 
-    def _added(self, first_ms: int, name: str) -> Mapping[str, float | None]:
-        found = self.ttft_added_ms.get(first_ms, {})
-        return found.get(name, {"p50": None, "p99": None})
+    def _added(self, first_ms: int) -> Mapping[str, float | None]:
+        return self.ttft_added_ms.get(first_ms, {}).get(OURS, {"p50": None, "p99": None})
 
     def _whole(self, name: str) -> list[float]:
         return [] if self.bench is None else self.bench.whole[name].us_per_request

@@ -4,6 +4,8 @@ import asyncio
 import time
 from collections.abc import Coroutine
 
+from serving.background import set_within
+
 
 def first_version() -> int:
     """A version above all that an earlier process of ours gave out.
@@ -35,18 +37,4 @@ class Changes:
     def woken(self, timeout_s: float) -> Coroutine[None, None, bool]:
         """Waits for the next `bump` or `wake` from this call on, also where a task is made of it,
         which begins later; False if none came in time."""
-        return _set_within(self._changed, timeout_s)
-
-
-async def _set_within(event: asyncio.Event, timeout_s: float) -> bool:
-    try:
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
-
-
-async def stopped_within(stop: asyncio.Event, seconds: float) -> bool:
-    """Sleeps, but not beyond the stop; whether that came."""
-    return await _set_within(stop, seconds)
+        return set_within(self._changed, timeout_s)

@@ -4,7 +4,7 @@ events beyond PENDING_MAX, and nothing else."""
 import asyncio
 import time
 
-from serving.controller.changes import stopped_within
+from serving.background import set_within
 from serving.controller.database import DatabaseError
 from serving.controller.store import Store, StoredEvent
 from serving.logs import get_logger
@@ -67,4 +67,4 @@ class EventLog:
             except DatabaseError as exc:
                 log.warning("events_not_written", error=str(exc), pending=len(self._pending))
                 self._wanted.set()
-                await stopped_within(stop, WRITE_RETRY_S)
+                await set_within(stop, WRITE_RETRY_S)

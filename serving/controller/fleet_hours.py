@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import and_, insert, select, update
 
-from serving.controller.changes import stopped_within
+from serving.background import set_within
 from serving.controller.database import DatabaseError
 from serving.controller.fleet_tables import FLEET_HOURS
 from serving.controller.moment import Moment, now
@@ -103,7 +103,7 @@ class FleetHours:
     async def run(self, stop: asyncio.Event) -> None:
         """Counts until it is stopped, and stores what is left."""
         written_s = now().s
-        while not await stopped_within(stop, LOOK_S):
+        while not await set_within(stop, LOOK_S):
             moment = now()
             self._meter.observe(self._look(), moment)
             if moment.s - written_s >= WRITE_S:

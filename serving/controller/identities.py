@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from serving.controller.changes import stopped_within
+from serving.background import set_within
 from serving.controller.database import DatabaseError
 from serving.controller.key_store import KeyStore
 from serving.controller.limit_store import LimitStore
@@ -68,7 +68,7 @@ class Identities:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Refreshes until it is stopped; cancelled amid a query it would leave a thread behind."""
-        while not await stopped_within(stop, LOOK_S):
+        while not await set_within(stop, LOOK_S):
             try:
                 old = time.monotonic() - self._read_s > EVERYTHING_S
                 if old or await self._keys.version() != self._stored_version:

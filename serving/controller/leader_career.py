@@ -11,7 +11,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from serving.controller.changes import stopped_within
+from serving.background import set_within
 from serving.controller.context import Controller
 from serving.controller.database import DatabaseError
 from serving.controller.leader import POLL_S, Take, Tenure, Wait, decide
@@ -93,7 +93,7 @@ class Career:
                         await self._lead_for(Term(tenure))
                 except DatabaseError as exc:
                     log.warning("database_awaited", error=str(exc))
-                    await stopped_within(self._stop, POLL_S)
+                    await set_within(self._stop, POLL_S)
 
     def _serve(self, controller: Controller) -> None:
         self.serving = controller
@@ -106,7 +106,7 @@ class Career:
             self.leader_url = lease.url if lease.runs(now) else None
             match decide(lease, now):
                 case Wait(seconds):
-                    await stopped_within(self._stop, max(SHORTEST_S, seconds))
+                    await set_within(self._stop, max(SHORTEST_S, seconds))
                 case Take(seen):
                     asked_s = ever_s()
                     token = await self._row.take(seen, self.name, self._url, self._lease_s)
@@ -146,7 +146,7 @@ class Career:
         """
         wait_s = term.tenure.renew_every_s
         while term.leads():
-            if await stopped_within(ended, wait_s):
+            if await set_within(ended, wait_s):
                 return
             asked_s = ever_s()
             try:

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from copy import copy
 
+from serving.background import set_within
 from serving.controller import adapters
 from serving.controller.announcements import Announcements
 from serving.controller.bindings import Bindings
@@ -166,11 +167,7 @@ class ControlLoop:
             self._kicked.clear()
             if self._may_act():
                 self.step()
-            try:
-                async with asyncio.timeout(TICK_S):
-                    await self._kicked.wait()
-            except TimeoutError:
-                continue
+            await set_within(self._kicked, TICK_S)
 
     def step(self) -> None:
         """One round; idempotent where nothing changed."""

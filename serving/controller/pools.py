@@ -5,7 +5,6 @@ corrected; other applications are left as they are. Ray being away is an event, 
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models.errors import BadRequestError, UnreachableError
+from serving.background import set_within
 from serving.controller.events import EventLog
 from serving.logs import get_logger
 
@@ -138,9 +138,7 @@ class PoolKeeper:
                 failures += 1
             else:
                 failures, away_since_s = 0, None
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(CHECK_S if settled else SETTLING_S):
-                        await self._changed.wait()
+                await set_within(self._changed, CHECK_S if settled else SETTLING_S)
 
     async def check(self, now_s: float) -> bool:
         """One round at a monotonic time; True if there is nothing more to do.

@@ -6,8 +6,8 @@ import time
 from sqlalchemy import delete, insert, select
 
 from models.errors import PenstockError
+from serving.background import set_within
 from serving.controller.canary import Canary
-from serving.controller.changes import stopped_within
 from serving.controller.context import Controller
 from serving.controller.database import DatabaseError
 from serving.controller.rollout_tables import ROLLOUTS
@@ -42,7 +42,7 @@ class RolloutKeeper:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until it is stopped."""
-        while not await stopped_within(stop, INTERVAL_S):
+        while not await set_within(stop, INTERVAL_S):
             try:
                 await self._bring_back()
                 await self._write()

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from autoscaler.snapshot import Memory
 from models.profile import with_profile
+from serving.background import set_within
 from serving.controller import scaling_rows
 from serving.controller.capacities import Kind
-from serving.controller.changes import stopped_within
 from serving.controller.database import DatabaseError
 from serving.controller.guesses import guess_capacity
 from serving.controller.moment import Moment, now
@@ -101,7 +101,7 @@ class ScalingLog:
         """Copies until it is stopped, and once more then."""
         stopped = False
         while not stopped:
-            stopped = await stopped_within(stop, INTERVAL_S)
+            stopped = await set_within(stop, INTERVAL_S)
             try:
                 await self.flush(everything=stopped)
             except DatabaseError as exc:

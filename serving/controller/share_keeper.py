@@ -5,7 +5,7 @@ import time
 
 from sqlalchemy import and_, delete, func, insert, or_, select, update
 
-from serving.controller.changes import stopped_within
+from serving.background import set_within
 from serving.controller.database import DatabaseError
 from serving.controller.identities import Identities
 from serving.controller.shares import MeterId, ShareBook
@@ -55,7 +55,7 @@ class ShareKeeper:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Stores what is spent until it is stopped, and once more then."""
-        while not await stopped_within(stop, WRITE_S):
+        while not await set_within(stop, WRITE_S):
             self.book.drop_stale(time.monotonic())
             await self.write()
             try:

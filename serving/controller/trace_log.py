@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from serving.controller.changes import stopped_within
+from serving.background import set_within
 from serving.controller.database import DatabaseError
 from serving.controller.store import Store
 from serving.controller.trace_rows import read_traces, write_traces
@@ -63,7 +63,7 @@ class TraceLog:
         """Copies until it is stopped, and once more then."""
         stopped = False
         while not stopped:
-            stopped = await stopped_within(stop, INTERVAL_S)
+            stopped = await set_within(stop, INTERVAL_S)
             try:
                 await self.flush()
             except DatabaseError as exc:

@@ -5,8 +5,8 @@ import time
 
 from prometheus_client import CollectorRegistry
 
+from serving.background import set_within
 from serving.controller import usage_queries
-from serving.controller.changes import stopped_within
 from serving.controller.database import DatabaseError
 from serving.controller.store import Store
 from serving.controller.usage_queries import Span
@@ -52,7 +52,7 @@ class UsageKeeper:
     async def run(self, stop: asyncio.Event) -> None:
         """Works until it is stopped; a database that is away is tried again."""
         next_reconcile_s = 0.0
-        while not await stopped_within(stop, RESOLVE_INTERVAL_S):
+        while not await set_within(stop, RESOLVE_INTERVAL_S):
             try:
                 while not stop.is_set() and await self._usage.resolve():
                     pass

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from models.errors import NotFoundError, PenstockError, UnavailableError, UnreachableError
 from serving import logs
-from serving.background import cancel
+from serving.background import cancel, set_within
 from serving.engine.controller_client import ControllerClient
 from serving.engine.engine_run import EngineRun
 from serving.engine.recorder_reader import FOLDER, RecorderReader
@@ -113,10 +113,7 @@ class HostAgent:
     async def _report_forever(self) -> None:
         while True:
             delivered = await self._try_to_report()
-            # Not `wait_for`: in Python 3.11 it swallows a cancelling that comes with the event.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(REPORT_INTERVAL_S if delivered else RETRY_S):
-                    await self._changed.wait()
+            await set_within(self._changed, REPORT_INTERVAL_S if delivered else RETRY_S)
 
     async def _try_to_report(self) -> bool:
         """Registers where the controller does not know the host, else reports."""

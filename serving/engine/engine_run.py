@@ -10,7 +10,7 @@ from pathlib import Path
 from models.errors import UnavailableError, UpstreamError
 from models.manifest import AdapterSpec
 from models.sources import Have
-from serving.background import cancel
+from serving.background import cancel, set_within
 from serving.engine.adapters import AdapterKeeper
 from serving.engine.ageing import by_age
 from serving.engine.engine_client import EngineClient, Probe
@@ -200,9 +200,8 @@ class EngineRun:
         keeping = asyncio.create_task(self._adapters.run(client, self._weights.folder))
         telling = asyncio.create_task(self._tell_of_adapters())
         try:
-            with contextlib.suppress(TimeoutError):  # the model need not wait for them for ever
-                async with asyncio.timeout(ADAPTERS_PATIENCE_S):
-                    await self._adapters.settled.wait()
+            # The model need not wait for them for ever.
+            await set_within(self._adapters.settled, ADAPTERS_PATIENCE_S)
             self._report.note(adapters=self._adapters.reports)
             yield
         finally:
@@ -223,9 +222,7 @@ class EngineRun:
         await client.load()  # from now on it counts its steps
         failures = 0
         while failures < self._around.health_failures:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._around.health_interval_s):
-                    await self._turn.wait()
+            await set_within(self._turn, self._around.health_interval_s)
             self._turn.clear()
             while self._level != self._wanted_level:
                 await self._turn_over(client, url)

@@ -20,7 +20,7 @@ from models.pins import is_pinned
 from models.secrets import Secrets
 from models.sources import Access, Have
 from serving import logs
-from serving.background import cancel
+from serving.background import cancel, set_within
 from serving.protocol import FetchReport
 
 PREFETCH_RETRY_S = 30.0
@@ -158,9 +158,7 @@ class NodeWeights:
                 if manifest in self._wanted and not self._is_done(manifest):
                     await self._prefetch(manifest)
             left = not all(self._is_done(manifest) for manifest in self._wanted)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PREFETCH_RETRY_S if left else None):
-                    await self._news.wait()
+            await set_within(self._news, PREFETCH_RETRY_S if left else None)
 
     def _is_done(self, manifest: Manifest) -> bool:
         fetch = self._prefetched.get(manifest.name)

@@ -60,8 +60,9 @@ class VirtualCounters(Generic[KeyT]):
         if key in self._waiting:
             self._push(key)
 
-    def pass_by(self, key: KeyT, tokens: float, weight: float = 1.0) -> None:
-        """The key is served so much past those who wait: as if it began, was charged, and ended."""
+    def serve(self, key: KeyT, tokens: float, weight: float = 1.0) -> None:
+        """The key is served so much; one that does not wait, as if it began, was charged, and
+        ended."""
         if key in self._waiting:
             self.charge(key, tokens, weight)
             return
@@ -128,10 +129,6 @@ class FairQueue(Generic[KeyT, ItemT]):
 
     def __len__(self) -> int:
         return self._size
-
-    def holds(self, key: KeyT) -> bool:
-        """Whether the key has any item here."""
-        return key in self._flows
 
     def join(self, key: KeyT, item: ItemT) -> None:
         """Takes the last place among the key's."""

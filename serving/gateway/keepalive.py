@@ -83,8 +83,7 @@ class KeepAlive:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._task is not None:
-            await cancel(self._task)
+        await cancel(self._task)
 
     async def _patient(self, message: Message) -> None:
         """Passes on; an answer that is no stream becomes an event where a stream has begun."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from models.errors import UnreachableError
+from serving.background import set_within
 from serving.gateway.limits import LimitStoreDownError, WhenDown
 from serving.gateway.limits_meter import Demand, Meter, Reserved, Shortage, find_shortage, reserve
 from serving.gateway.limits_rules import Rules
@@ -94,13 +95,11 @@ class SharedMeters:
         """Reports until it is cancelled."""
         while True:
             self._wanted.clear()
-            if report := self._report(self._clock()):
+            at = self._clock()
+            in_use = self._in_use(at)
+            if report := self._due(in_use, at):
                 await self._tell(report)
-            try:
-                async with asyncio.timeout(REPORT_S if self._in_use(self._clock()) else QUIET_S):
-                    await self._wanted.wait()
-            except TimeoutError:
-                continue
+            await set_within(self._wanted, REPORT_S if in_use else QUIET_S)
 
     async def _wait(
         self, shortage: Shortage | None, wanted: Sequence[Demand], until: float
@@ -136,9 +135,9 @@ class SharedMeters:
             if at - meter.touched_at < IDLE_S or _is_held(meter, at)
         ]
 
-    def _report(self, at: float) -> list[Meter]:
+    def _due(self, in_use: Sequence[Meter], at: float) -> list[Meter]:
         due = []
-        for meter in self._in_use(at):
+        for meter in in_use:
             key = (meter.limit_id, meter.kind)
             sent_at = self._sent_at.get(key, 0.0)
             moves = meter.touched_at >= sent_at or meter.short or meter.spare(at)

@@ -9,6 +9,7 @@ import os
 from contextlib import suppress
 from typing import Self
 
+from serving.background import set_within
 from serving.gateway.handover import READY
 
 BEAT_S = 1.0
@@ -55,9 +56,7 @@ class Pulse(asyncio.Protocol):
 
     async def ready(self, timeout_s: float) -> bool:
         """Whether the worker serves; False if it ended before, or said nothing in time."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._said.wait()
+        await set_within(self._said, timeout_s)
         return self.beats > 0
 
     def look(self) -> bool:

@@ -136,19 +136,10 @@ class WaitingLine(Generic[TicketT]):
     def served(self, ticket: TicketT, now_s: float) -> None:
         """The request goes to an engine, out of the line or past it, and is charged for."""
         self.drain.note(ticket.tokens, now_s)
-        queue, tier = self._queues[ticket.tier], ticket.tier
-        if ticket not in self._by_age:
-            queue.counters.pass_by(ticket.tenant, ticket.tokens, ticket.weight)
-            self._tiers.pass_by(tier, ticket.tokens, TIER_WEIGHTS[tier])
-            return
-        queue.counters.begin(ticket.tenant)
-        self._tiers.begin(tier)
-        self.charge(ticket, ticket.tokens)
+        counters, tier = self._queues[ticket.tier].counters, ticket.tier
+        counters.serve(ticket.tenant, ticket.tokens, ticket.weight)
+        self._tiers.serve(tier, ticket.tokens, TIER_WEIGHTS[tier])
         self.leave(ticket)
-        if not queue.holds(ticket.tenant):
-            queue.counters.end(ticket.tenant)
-        if not queue:
-            self._tiers.end(tier)
 
     def charge(self, ticket: TicketT, tokens: int) -> None:
         """The request took so much more than was charged for it, or less where negative."""

@@ -5,12 +5,12 @@ import gc
 import signal
 import socket
 import time
-from contextlib import suppress
 
 import uvicorn
 from fastapi import FastAPI
 
 from models.errors import ConflictError
+from serving.background import set_within
 from serving.gateway.connection import LINGER_S, TenantConnection
 from serving.gateway.handover import Handover
 from serving.gateway.pages import collapse_heap
@@ -69,9 +69,7 @@ class Server(uvicorn.Server):
         sets the answers' date each TICK_S."""
         self._loop = asyncio.get_running_loop()
         while not await self.on_tick(0):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(TICK_S):
-                    await self._exiting.wait()
+            await set_within(self._exiting, TICK_S)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts serving, and logs `listening` with `host`, `port` and `url`."""

@@ -8,11 +8,11 @@ import asyncio
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from models.errors import UnreachableError
+from serving.background import set_within
 from serving.gateway.journal import LOCK, SUFFIX, Journal, boot_id, remove_folder
 from serving.gateway.journal_format import (
     FRAME,
@@ -79,7 +79,6 @@ class Shipping:
         next_adoption_s = 0.0
         loop = asyncio.get_running_loop()
         while True:
-            failed = True
             self._journal.settled.clear()
             try:
                 await self.ship()
@@ -87,7 +86,6 @@ class Shipping:
                     await self.adopt()
                     next_adoption_s = loop.time() + ADOPTION_INTERVAL_S
                 backoff_s = INTERVAL_S
-                failed = False
             except UnreachableError as exc:
                 if backoff_s == INTERVAL_S:
                     log.warning("usage_waits", reason=str(exc), hint=exc.hint)
@@ -100,10 +98,8 @@ class Shipping:
                 backoff_s = MAX_BACKOFF_S
             self._metrics.journal_backlog.set(self._journal.backlog_bytes)
             await asyncio.sleep(backoff_s)
-            if not failed:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout_at(next_adoption_s):
-                        await self._journal.settled.wait()
+            if backoff_s == INTERVAL_S:  # else what is there is tried again
+                await set_within(self._journal.settled, next_adoption_s - loop.time())
 
     async def ship(self) -> None:
         """Sends all that is settled in our own journal.

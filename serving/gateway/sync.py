@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
 from models.errors import UnreachableError
+from serving.background import set_within
 from serving.gateway.auth import Keyring
 from serving.gateway.demand import make_report, take_back
 from serving.gateway.keepsake import Keepsake
@@ -154,11 +155,7 @@ class Sync:
                 self._lanes.quarantine.add(known_as, time.monotonic())
             self._lanes.verdicts.note(reply.killed)
             self._lanes.forget_idle_retired()
-            try:
-                async with asyncio.timeout(DEMAND_INTERVAL_S):
-                    await self._urgent.wait()
-            except TimeoutError:
-                continue
+            await set_within(self._urgent, DEMAND_INTERVAL_S)
 
     def _note_absence(self, exc: UnreachableError) -> None:
         if not self._away:

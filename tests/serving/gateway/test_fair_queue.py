@@ -139,7 +139,7 @@ STEPS = st.lists(
 
 
 @given(steps=STEPS)
-def test_passing_by_is_to_begin_to_be_charged_and_to_end(
+def test_serving_is_to_begin_to_be_charged_and_to_end(
     steps: list[tuple[str, str, int]],
 ) -> None:
     at_once: VirtualCounters[str] = VirtualCounters()
@@ -147,7 +147,7 @@ def test_passing_by_is_to_begin_to_be_charged_and_to_end(
     waiting: set[str] = set()
     for step, key, tokens in steps:
         if step == "pass":
-            at_once.pass_by(key, tokens, 2.0)
+            at_once.serve(key, tokens, 2.0)
             in_steps.begin(key)
             in_steps.charge(key, tokens, 2.0)
             if key not in waiting:
